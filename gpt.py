@@ -1284,7 +1284,8 @@ run        {folder}{f', from step {at.step:,} on' * bool(saved)}; Ctrl-C saves a
         journal.close()
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        if ranks.size > 1:
+        if ranks.size > 1:                                    # gloo's threads let go of the last tensors: a
+            time.sleep(0.2)                                   # Python that is leaving by then would crash
             dist.destroy_process_group()
     return SimpleNamespace(out_dir=str(folder), best_val_loss=at.best, history=journal.history, reason=reason,
                            signal=int(caught))
