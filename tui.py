@@ -1,0 +1,1984 @@
+"""tui.py: choose a preset, watch it learn, compare runs and talk to the result, in the terminal.
+
+    python tui.py                       choose a preset and train it
+    python tui.py runs/NAME             watch that run, whoever started it
+    python tui.py --theme gruvbox       any theme of Textual; ctrl+p changes it, and it is remembered
+    textual serve "python tui.py"       the same in a browser (pip install textual-dev)
+
+A run's folder is all it reads and writes: training is `gpt.py train` as a process of
+its own that outlives this one, talking is `gpt.py chat --jsonl`. Neither torch nor gpt.py is imported, so it starts at
+once, needs only textual, and a crash over there is a message here.
+"""
+import argparse, asyncio, bisect, contextlib, json, math, os, re, shlex, shutil, subprocess, sys, time
+from collections import namedtuple
+from functools import partial
+from pathlib import Path
+
+try:
+    from rich.segment import Segment
+    from rich.text import Text
+    from textual import events, on, work
+    from textual.app import App, SystemCommand
+    from textual.binding import Binding
+    from textual.containers import Horizontal, Vertical, VerticalScroll
+    from textual.content import Content
+    from textual.message import Message
+    from textual.reactive import reactive
+    from textual.screen import ModalScreen, Screen
+    from textual.strip import Strip
+    from textual.style import Style
+    from textual.widget import Widget
+    from textual.widgets import (Button, DataTable, DirectoryTree, Footer, Input, Label, OptionList, Static,
+                                 TextArea)
+    from textual.widgets.option_list import Option
+except ImportError as e:
+    raise SystemExit(f"error: tui.py needs textual ({e}): pip install textual")
+
+try:
+    import fcntl
+except ImportError:                                           # Windows
+    fcntl = None
+
+HERE = Path(__file__).resolve().parent
+SMALLEST = 60, 16                                             # columns and rows to work in
+
+# ---- text and numbers --------------------------------------------------------------------------------------
+
+# Foreign text (samples, logs, names, models' answers) can hold anything, escape sequences that a terminal would
+# obey and half characters that can't be written at all: each becomes a visible stand-in.
+STAND_INS = {**{c: 0x2400 + c for c in range(32) if c not in (9, 10)}, 0x7F: 0x2421,
+             **dict.fromkeys([*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A),
+                              *range(0xD800, 0xE000)], 0xFFFD)}
+
+def clean(text):
+    return str(text).translate(STAND_INS)
+
+def number(x):
+    "x, if it is a number to calculate with."
+    return x if isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) else None
+
+def short(x):                                                 # 1234567 -> 1.23M
+    if x is None:
+        return "—"
+    unit = max(0, min(4, int(math.log10(max(abs(x), 1)) // 3)))
+    return f"{x / 1000 ** unit:.3g}" + ["", "k", "M", "G", "T"][unit]
+
+def fixed(x, form=".3f"):
+    return "—" if x is None else format(x, form)
+
+def size(n):                                                  # bytes
+    return "—" if n is None else f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB"
+
+def clock(seconds):                                           # 3725 -> 1:02:05
+    if seconds is None:
+        return "—"
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"
+
+def ago(seconds):
+    for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= unit:
+            return f"{seconds / unit:.0f} {name} ago"
+    return "now"
+
+def spark(values, width):
+    "Numbers -> a line of little bars, the newest at the right."
+    values = [v for v in values if v is not None]
+    if not values or width < 1:
+        return ""
+    step = max(1.0, len(values) / width)
+    picked = [values[int((i + 1) * step) - 1] for i in range(min(width, len(values)))]
+    low, high = min(picked), max(picked)
+    return "".join("▁▂▃▄▅▆▇█"[int(7.99 * (v - low) / (high - low)) if high > low else 3] for v in picked)
+
+# ---- a run's folder, read while it grows -------------------------------------------------------------------
+
+Row = namedtuple("Row", "step loss low high n lr norm speed memory mfu elapsed")  # of one or more step lines
+Eval = namedtuple("Eval", "step train val bits")
+MOST = 8192                                                   # rows kept; from twice as many, two become one
+LIVE = ("starting", "compiling", "training", "evaluating", "sampling", "saving", "paused", "stalled")
+COLORS = dict.fromkeys(LIVE, "success") | {"paused": "warning", "stalled": "warning", "stopped": "warning",
+                                           "crashed": "error", "gone": "error", "done": "primary"}
+
+def merged(rows):
+    "Half as many rows, each for two: means, and how far the losses reached."
+    halves = []
+    for a, b in zip(rows[::2], rows[1::2]):
+        if a.loss is None or b.loss is None:
+            halves.append(b if a.loss is None else a)
+            continue
+        loss = (a.loss * a.n + b.loss * b.n) / (a.n + b.n)
+        halves.append(b._replace(loss=loss, low=min(a.low, b.low), high=max(a.high, b.high), n=a.n + b.n))
+    return halves + rows[len(halves) * 2:]
+
+class Run:
+    """What a run's folder says. poll() reads what is new; half a line is left for later, a line that makes no
+    sense is counted and skipped, kinds and keys that are not known are ignored. It never holds more than some
+    thousand rows, however long the run. Lists are replaced, not changed, where a reader could be in them."""
+    def __init__(self, folder, process=None):
+        self.folder, self.process, self.began = Path(folder), process, time.time()
+        self.log, self.log_stamp, self.version, self.crashed = [], None, 0, False
+        self.forget()
+
+    def forget(self):
+        self.offset = self.bad = self.stamp = 0
+        self.rows, self.evals, self.samples, self.warnings, self.events = [], [], [], [], []
+        self.start, self.now, self.end, self.word, self.written = {}, {}, None, "", 0.0
+
+    @property
+    def name(self):
+        return clean(self.folder.name)
+
+    def poll(self):
+        "Read what is new. -> whether anything was"
+        before, version = self.crashed, self.version
+        try:
+            stat = (self.folder / "metrics.jsonl").stat()
+            if stat.st_size < self.offset or self.stamp not in (0, stat.st_ino):
+                self.forget()
+            self.stamp, self.written = stat.st_ino, stat.st_mtime
+            if stat.st_size > self.offset:
+                with open(self.folder / "metrics.jsonl", "rb") as file:
+                    file.seek(self.offset)
+                    whole, newline, _ = file.read().rpartition(b"\n")
+                self.offset += len(whole) + len(newline)
+                self.read(whole)
+        except OSError:
+            pass
+        with contextlib.suppress(OSError):
+            stat = (self.folder / "train.log").stat()
+            if (stamp := (stat.st_size, stat.st_mtime)) != self.log_stamp:
+                with open(self.folder / "train.log", "rb") as file:
+                    file.seek(max(0, stat.st_size - 30_000))
+                    lines = file.read().decode("utf-8", "replace").replace("\r\n", "\n").split("\n")
+                self.log, self.log_stamp = [clean(line) for line in lines if line.strip()][-300:], stamp
+                self.version += 1
+        self.crashed = self.state == "crashed"
+        return (self.crashed, self.version) != (before, version)
+
+    def read(self, data):
+        for line in data.split(b"\n"):
+            try:
+                if line:
+                    record = json.loads(line)
+                    getattr(self, "on_" + record["kind"], self.ignore)(record)
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                self.bad += 1
+        self.version += 1
+
+    def ignore(self, record):
+        pass
+
+    def on_step(self, r):
+        loss = number(r.get("loss"))
+        self.rows.append(Row(int(r["step"]), loss, loss, loss, 1, *(number(r.get(key)) for key in (
+            "lr", "grad_norm", "tokens_per_s", "memory_mb", "mfu", "elapsed_s"))))
+        if len(self.rows) >= 2 * MOST:
+            self.rows = merged(self.rows)
+        self.now, self.end = r, None
+
+    def on_eval(self, r):
+        found = Eval(int(r["step"]), *(number(r.get(key)) for key in ("train_loss", "val_loss", "bits_per_byte")))
+        self.evals.append(found)
+        if len(self.evals) >= 2 * MOST:
+            best = self.best
+            self.evals = [e for i, e in enumerate(self.evals) if i % 2 or e is best]
+        self.tell(f"step {found.step:,} | train {fixed(found.train, '.4f')} | val {fixed(found.val, '.4f')}")
+
+    def on_start(self, r):
+        again = number(r.get("resumed_from"))
+        self.rows = [row for row in self.rows if again is not None and row.step <= again]
+        self.evals = [e for e in self.evals if again is not None and e.step <= again]
+        self.start, self.end, self.word, self.warnings, self.now = r, None, "training", [], {}
+        self.tell(f"started from step {again:,}" if again else "started")
+
+    def on_sample(self, r):
+        self.samples = [(int(r.get("step") or 0), clean(r["text"])), *self.samples][:100]
+
+    def on_warn(self, r):
+        self.warnings = [*self.warnings, clean(r["text"])][-20:]
+        self.tell(f"warning: {clean(r['text'])}")
+
+    def on_state(self, r):
+        self.word = clean(r["state"])
+
+    def on_end(self, r):
+        self.end = {key: clean(r.get(key) or "") for key in ("reason", "message")}
+        self.tell(f"end: {self.end['reason']}, {self.end['message']}")
+
+    def tell(self, text):
+        self.events = [*self.events, text][-300:]
+
+    # what it means
+
+    def part(self, name):
+        "Of the configuration, if it is what it should be: model, train or used."
+        config = self.start.get("config") if isinstance(self.start.get("config"), dict) else {}
+        return config.get(name) if isinstance(config.get(name), dict) else {}
+
+    @property
+    def step(self):
+        return max(self.rows[-1].step if self.rows else 0, self.evals[-1].step if self.evals else 0)
+
+    @property
+    def done(self):
+        return 1.0 if self.state == "done" else min(1.0, max(0.0, number(self.now.get("done")) or 0.0))
+
+    @property
+    def best(self):
+        return min((e for e in self.evals if e.val is not None), key=lambda e: e.val, default=None)
+
+    @property
+    def speed(self):
+        "Tokens a second: the median of the last readings."
+        recent = sorted(row.speed for row in self.rows[-31:] if row.speed is not None)
+        return recent[len(recent) // 2] if recent else None
+
+    @property
+    def silent(self):
+        return time.time() - max(self.written, self.began if self.process else 0)
+
+    def held(self):
+        "Whether a process is at it: its lock says so. None where that can't be known."
+        if self.process and self.process.poll() is None:
+            return True
+        if self.process or not fcntl:
+            return False if self.process else None
+        with contextlib.suppress(OSError), open(self.folder / "metrics.jsonl", "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    @property
+    def state(self):
+        "One word: one of LIVE, or done, stopped, crashed, gone."
+        running = self.process and self.process.poll() is None
+        if self.end and not running:
+            return {"stopped": "stopped", "error": "crashed"}.get(self.end["reason"], "done")
+        if not self.start and not running:
+            return "crashed" if self.folder.exists() else "gone"
+        if not self.start or self.end:
+            return "starting"
+        # A line comes at least so often, unless it evaluates, saves or compiles: give that more time.
+        recent = [row.elapsed for row in self.rows[-20:] if row.elapsed is not None]
+        pause = (recent[-1] - recent[0]) / (len(recent) - 1) if len(recent) > 1 else 0
+        limit = max(30, 10 * pause) if self.word in ("training", "stalled") else 600
+        if not self.folder.exists():
+            return "gone"
+        if self.process and not running:
+            return "crashed"
+        if self.silent > limit:                               # only then: the question costs a moment's lock
+            held = self.held()
+            if held is False or held is None and self.silent > 600:
+                return "crashed"
+        return "stalled" if self.silent > limit and self.word != "paused" else self.word
+
+    def lines(self):
+        return self.log or self.events
+
+    def trouble(self):
+        """What went wrong -> headline, explanation, what helps, and the flags for it; or None."""
+        if self.state != "crashed":
+            return None
+        code = self.process.poll() if self.process else None
+        said = f"{self.end['message'] if self.end else ''}\n" + "\n".join(self.log[-25:])
+        train = self.part("train")
+        rows = number(train.get("micro_batch")) or number(train.get("batch_size")) or 32
+        halved = f"go on with --micro_batch {rows // 2} (same result, less memory)", {"micro_batch": rows // 2}
+        if code == -9 or code == 137:
+            return "killed", "The system ends a process like this when memory runs out.", *halved
+        if re.search("out of memory|OutOfMemory|n't allocate|not even one sequence|MemoryError", said):
+            return "out of memory", "This batch does not fit into the memory of the device.", *halved
+        if re.search("No space left|ENOSPC|quota exceeded|not enough space", said, re.I):
+            free = ""
+            with contextlib.suppress(OSError):
+                free = f" {size(shutil.disk_usage(self.folder).free)} are free now."
+            return "the disk is full", f"Nothing more could be written.{free}", "make room, then go on", {}
+        if re.search("finite gradient|loss is nan", said):
+            rates = {key: train[key] / 3 for key in ("learning_rate", "muon_lr") if number(train.get(key))}
+            flags = {key: float(f"{rate:.2g}") for key, rate in rates.items()}
+            return "the loss is no number any more", "The steps were too large.", \
+                "go on from the last checkpoint with a third of the learning rate", flags
+        if "KeyboardInterrupt" in said:
+            return "interrupted", "Somebody pressed Ctrl-C twice, or the system is shutting down.", "go on", {}
+        if not self.start:
+            return "it did not start", "", "change what the last line names, on Train", {}
+        why = "Its process is gone without a word: killed, or the machine was switched off." if not self.end else ""
+        return "crashed", why, "go on from the last checkpoint", {}
+
+    def kept(self):
+        names = [name for name in ("best.pt", "latest.pt") if (self.folder / name).exists()]
+        return f"Kept: {' and '.join(names)}." if names else "No checkpoint was written yet."
+
+    def control(self, word):
+        "Leave a word for the trainer, which looks once a step."
+        draft = self.folder / "control.tmp"
+        draft.write_text(word, encoding="utf-8")
+        os.replace(draft, self.folder / "control")
+
+def find_runs(root):
+    "The folders in root that are runs, or were meant to be."
+    with contextlib.suppress(OSError):
+        return [f for f in root.iterdir() if (f / "metrics.jsonl").exists() or (f / "train.log").exists()]
+    return []
+
+# ---- the chart ---------------------------------------------------------------------------------------------
+
+Curve = namedtuple("Curve", "name style points look", defaults=["line"])  # look: line, band or marks
+DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # of a braille character, by row and column
+BRAILLE = "utf" in (sys.stdout.encoding or "").lower() and os.environ.get("TERM") != "linux"
+
+def smooth(points, share):
+    "A mean that looks back over a share of the way so far, so that it looks the same at every zoom and length."
+    result, mean, first, last = [], None, None, None
+    for x, y in points:
+        if mean is None:
+            mean, first = y, x
+        elif x > last:
+            mean += (y - mean) * (1 - math.exp((last - x) / (share * (x - first))))
+        last = x
+        result.append((x, mean))
+    return result
+
+def ticks(low, high, most, log):
+    "Round numbers between low and high, and how to write them."
+    if log and high > 4 * low > 0:
+        exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        for steps in ((1, 2, 3, 4, 5, 7), (1, 2, 5), (1, 3), (1,)):
+            found = [s * 10.0 ** e for e in exponents for s in steps if low <= s * 10.0 ** e <= high]
+            if len(found) <= most:
+                break
+        return found, lambda v: short(v) if v >= 1 else f"{v:.3g}"
+    step = 10 ** math.floor(math.log10(max(high - low, 1e-12) / max(1, most)))
+    step *= next(s for s in (1, 2, 5, 10) if (high - low) / (step * s) <= most)
+    found = [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    if high >= 10_000:
+        return found, short
+    return found, lambda v: f"{v:,.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
+
+class Chart(Widget, can_focus=True):
+    """Curves in braille: 2 x 4 dots a cell. A cell has one colour, so the later curve takes the whole cell. Zoom
+    and place stay when new points come; a view that reaches the end follows it."""
+    COMPONENT_CLASSES = {"chart--label", "chart--grid", "chart--raw", "chart--train", "chart--val", "chart--best",
+                         *(f"chart--{i}" for i in range(6))}
+    LEFT = 6                                                  # columns for the numbers at the axis
+    HELP = "`+` `-` zoom, `←` `→` move, `0` all, `,` `.` read a value, `x` `y` log scales; the mouse does it, too"
+    BINDINGS = [Binding("plus,equals_sign", "zoom(0.5)", "Zoom in", show=False),
+                Binding("minus", "zoom(2)", "Zoom out", show=False), Binding("0", "reset", "All", show=False),
+                Binding("left", "pan(-0.2)", "Move left", show=False),
+                Binding("right", "pan(0.2)", "Move right", show=False),
+                Binding("comma", "read(-1)", "Read left", show=False),
+                Binding("full_stop", "read(1)", "Read right", show=False)]
+    log_x, log_y, cursor = reactive(False), reactive(False), reactive(None)
+
+    def __init__(self, empty="", **more):
+        super().__init__(**more)
+        self.curves, self.best, self.view, self.strips, self.empty = [], None, None, None, empty
+
+    def plot(self, curves, best=None):
+        self.curves, self.best, self.strips = [c for c in curves if c.points], best, None
+        self.refresh()
+
+    def range(self):
+        "The first and last x of all curves; on a log scale, of what is above zero."
+        ends = [(c.points[0][0], c.points[-1][0]) for c in self.curves]
+        low, high = min((a for a, _ in ends), default=0), max((b for _, b in ends), default=1)
+        if self.log_x:
+            low = max(low, min((p[0] for c in self.curves for p in c.points[:2] if p[0] > 0), default=1))
+        return (low, high) if high > low else (low, low + 1)
+
+    def span(self):
+        low, high = self.range()
+        a, b = self.view or (low, None)
+        return max(a, low), high if b is None else b
+
+    def look(self, a, b):
+        "Show from a to b, both on the axis' scale."
+        low, high = (math.log10(v) if self.log_x else v for v in self.range())
+        width = max(b - a, (high - low) / 2000)
+        a = min(max(a, low), high - min(width, high - low))
+        whole, end = width >= high - low, a + width >= high - 1e-9
+        back = (lambda v: 10 ** v) if self.log_x else (lambda v: v)
+        self.view = None if whole else (back(a), None if end else back(a + width))
+        self.strips = None
+        self.refresh()
+
+    def action_zoom(self, factor, at=None):
+        a, b = (math.log10(v) if self.log_x else v for v in self.span())
+        at = b if at is None and self.view is None else (a + b) / 2 if at is None else a + at * (b - a)
+        self.look(at - (at - a) * factor, at + (b - at) * factor)
+
+    def action_pan(self, share):
+        a, b = (math.log10(v) if self.log_x else v for v in self.span())
+        self.look(a + share * (b - a), b + share * (b - a))
+
+    def action_reset(self):
+        self.view, self.cursor, self.strips = None, None, None
+        self.refresh()
+
+    def action_read(self, step):
+        width = self.size.width - self.LEFT
+        self.cursor = max(0, min(width - 1, step + (width - 1 if self.cursor is None else self.cursor)))
+
+    def watch_log_x(self):
+        self.action_reset()
+
+    def watch_log_y(self):
+        self.strips = None
+
+    def watch_cursor(self):
+        self.strips = None
+
+    def notify_style_update(self):
+        super().notify_style_update()
+        self.strips = None
+
+    def on_resize(self):
+        self.strips = None
+
+    def on_leave(self):
+        self.cursor = None
+
+    def on_mouse_move(self, event):
+        if event.button and event.delta_x:
+            return self.action_pan(-event.delta_x / max(1, self.size.width - self.LEFT))
+        self.cursor = event.x - self.LEFT if event.x >= self.LEFT else None
+
+    def wheel(self, event, factor):
+        event.stop()
+        self.action_zoom(factor, (event.x - self.LEFT) / max(1, self.size.width - self.LEFT))
+
+    def on_mouse_scroll_up(self, event):
+        self.wheel(event, 0.8)
+
+    def on_mouse_scroll_down(self, event):
+        self.wheel(event, 1.25)
+
+    def render_line(self, y):
+        if self.strips is None:
+            self.strips = self.draw()
+        return self.strips[y] if y < len(self.strips) else Strip.blank(self.size.width, self.rich_style)
+
+    def draw(self):
+        styles = {name: self.get_component_rich_style(f"chart--{name}") for name in
+                  ("label", "grid", "raw", "train", "val", "best", *map(str, range(6)))}
+        w, h = self.size.width - self.LEFT, self.size.height - 1
+        if w < 8 or h < 3:
+            return []
+        if not self.curves:
+            return [Strip([Segment(line.center(self.size.width), styles["label"])]) for line in
+                    [""] * (h // 2) + [self.empty]]
+        x0, x1 = self.span()
+        fx = (lambda v: math.log10(v)) if self.log_x else (lambda v: v)
+        a, b = fx(x0), fx(x1)
+        seen = [[p for p in c.points if x0 <= p[0] <= x1] for c in self.curves]
+        # The first steps are far above all that follows: they may leave through the top.
+        calm = x0 + (0.02 * (x1 - x0) if not (self.log_x or self.view) else 0)
+        ys = sorted(y for c, points in zip(self.curves, seen) for p in points if p[0] >= calm for y in p[1:2])
+        ys = ys or [y for points in seen for p in points for y in p[1:2]] or [0, 1]
+        low, high = ys[0], ys[min(len(ys) - 1, int(len(ys) * 0.99))]
+        log = self.log_y and low > 0
+        fy = (lambda v: math.log10(max(v, 1e-9))) if log else (lambda v: v)
+        low, high = fy(low), fy(high)
+        margin = 0.05 * (high - low) or 0.05 * abs(high) or 1
+        low, high = low - margin, high + margin
+        to_x = lambda v: int((fx(v) - a) / (b - a) * (2 * w - 1) + 0.5)
+        to_y = lambda v: max(-9, min(4 * h + 9, int((high - fy(v)) / (high - low) * (4 * h - 1) + 0.5)))
+        bits, owner, marks = [0] * (w * h), [None] * (w * h), {}
+
+        def dot(x, y, style):
+            if 0 <= y < 4 * h and 0 <= x < 2 * w:
+                i = y // 4 * w + x // 2
+                if owner[i] is not style:
+                    owner[i], bits[i] = style, 0
+                bits[i] |= DOTS[y % 4][x % 2]
+
+        def place(x, y, mark, style):
+            if 0 <= y < 4 * h and 0 <= x < 2 * w:
+                marks[y // 4 * w + x // 2] = mark, style
+
+        for number_of, (curve, points) in enumerate(zip(self.curves, seen)):
+            style, before = styles[curve.style], None
+            inside = bisect.bisect_left(curve.points, (x0,))  # the neighbours outside lead the line in and out
+            if curve.look != "marks" and points:
+                points = curve.points[max(0, inside - 1):inside + len(points) + 1]
+                points = [p for p in points if not self.log_x or p[0] > 0]
+            for p in points:
+                x, y = to_x(p[0]), to_y(p[1])
+                if curve.look == "marks":
+                    place(x, y, "●", style)
+                    continue
+                for row in range(to_y(p[3]), to_y(p[2]) + 1) if curve.look == "band" else ():
+                    dot(x, row, style)
+                if before != (x, y):
+                    px, py = before or (x, y)
+                    n = max(abs(x - px), abs(y - py), 1)
+                    for i in range(n + 1):
+                        dot(px + (x - px) * i // n, py + (y - py) * i // n, style)
+                    before = x, y
+            if curve.look == "line" and points and curve.style.isdigit():  # tells curves apart without colour
+                place(min(to_x(points[-1][0]), 2 * w - 1), to_y(points[-1][1]), "abcdef"[number_of % 6], style)
+        if self.best:
+            place(to_x(self.best[0]), to_y(self.best[1]), "★", styles["best"]) if x0 <= self.best[0] <= x1 else 0
+
+        found, form = ticks(*((10 ** low, 10 ** high) if log else (low, high)), max(2, h // 2 if h < 16 else h // 3), log)
+        rows = {to_y(v) // 4: form(v) for v in reversed(found)}
+        column = self.cursor if self.cursor is not None and 0 <= self.cursor < w else None
+        lines = []
+        for row in range(h):
+            cells = [(f"{rows.get(row, ''):>{self.LEFT - 1}} ", styles["label"])]
+            for i in range(row * w, row * w + w):
+                if i in marks:
+                    cells.append(marks[i])
+                elif bits[i]:
+                    cells.append((chr(0x2800 + bits[i]) if BRAILLE else "•", owner[i]))
+                elif i - row * w == column:
+                    cells.append(("│", styles["label"]))
+                else:
+                    cells.append(("┈" if row in rows else " ", styles["grid"]))
+            lines.append(cells)
+        legend = self.legend(styles, None if column is None else x0 if w < 2 else
+                             (lambda v: 10 ** v if self.log_x else v)(a + (b - a) * column / (w - 1)))
+        length = sum(len(text) for text, _ in legend)
+        if length < w:
+            lines[0][1 + w - length:] = legend
+        found, form = ticks(x0, x1, max(2, w // 12), self.log_x)
+        axis, used = [" "] * (self.LEFT + w), -1
+        for v in found:
+            text = form(v)
+            at = max(0, min(self.LEFT + to_x(v) // 2 - len(text) // 2, self.LEFT + w - len(text)))
+            if at > used:
+                axis[at:at + len(text)], used = text, at + len(text)
+        lines.append([("".join(axis), styles["label"])])
+        strips = []
+        for cells in lines:
+            segments, text, style = [], "", cells[0][1]
+            for part, its in cells:
+                if its is not style:
+                    segments.append(Segment(text, style))
+                    text, style = "", its
+                text += part
+            strips.append(Strip([*segments, Segment(text, style)]))
+        return strips
+
+    def legend(self, styles, x):
+        "What the curves are; under the cursor, their values there."
+        parts = [(f"  at {x:,.0f} ", styles["label"])] if x is not None else []
+        for i, c in enumerate(c for c in self.curves if c.look != "band"):
+            value = ""
+            if x is not None:
+                at = bisect.bisect_left(c.points, (x,))
+                near = min(c.points[max(0, at - 1):at + 1], key=lambda p: abs(p[0] - x))
+                value = f" {near[1]:.3f}"
+            sign = "●" if c.look == "marks" else "abcdef"[i % 6] if c.style.isdigit() else "━"
+            parts.append((f"  {sign} {c.name}{value}", styles[c.style]))
+        return parts + ([("  ★ best", styles["best"])] if self.best and x is None else []) + [(" ", styles["label"])]
+
+# ---- what the screens share --------------------------------------------------------------------------------
+
+CSS = """
+Screen { background: $background; }
+.-small #body, .-small Footer, .-small #bar { display: none; }
+#small { display: none; width: 100%; height: 100%; content-align: center middle; text-align: center; }
+.-small #small { display: block; }
+#bar { height: 1; background: $panel; }
+#tabs { width: 1fr; }
+#news { width: auto; max-width: 60%; text-align: right; padding-right: 1; text-wrap: nowrap; text-overflow: ellipsis; }
+#body { height: 1fr; }
+Footer { background: $panel; }
+Chart { height: 1fr; min-height: 5; padding: 0 1 0 0; }
+Chart:focus { background-tint: $foreground 2%; }
+Chart > .chart--label { color: $text-muted; }
+Chart > .chart--grid { color: $foreground 12%; }
+Chart > .chart--raw { color: $primary 45%; }
+Chart > .chart--train { color: $primary; text-style: bold; }
+Chart > .chart--val { color: $accent; text-style: bold; }
+Chart > .chart--best { color: $success; text-style: bold; }
+Chart > .chart--0 { color: $primary; }
+Chart > .chart--1 { color: $accent; }
+Chart > .chart--2 { color: $success; }
+Chart > .chart--3 { color: $error; }
+Chart > .chart--4 { color: $warning; }
+Chart > .chart--5 { color: $secondary; }
+.pane { border: round $foreground 20%; border-title-color: $accent; border-subtitle-color: $text-muted;
+        padding: 0 1; scrollbar-size-vertical: 1; }
+.pane:focus { border: round $primary; }
+ModalScreen { align: center middle; background: $background 60%; }
+.box { width: 74; max-width: 96%; height: auto; max-height: 90%; border: round $primary; background: $surface;
+       border-title-color: $accent; border-title-style: bold; padding: 0 2; }
+.box Input { margin: 1 0; }
+.box OptionList { height: auto; max-height: 18; border: none; background: $surface; padding: 0; }
+.bad { color: $text-error; }
+.dim { color: $text-muted; }
+Input.-invalid { color: $text-error; }
+
+#head { height: 2; padding: 0 1; }
+#watch { height: 1fr; }
+#side { width: 42; display: none; padding: 0 1; border-left: solid $foreground 15%; }
+.-wide #side { display: block; }
+.-wide #stats { display: none; }
+#stats { height: 2; padding: 0 1; }
+.-tall #warning { max-height: 4; }
+#warning { height: auto; max-height: 2; padding: 0 1; display: none; background: $warning 15%; color: $text-warning; }
+#trouble { height: auto; max-height: 12; display: none; border: round $error; border-title-color: $error;
+           border-title-style: bold; padding: 0 1; }
+#talk { height: 6; }
+.-tall #talk { height: 30%; }
+#talk .pane { width: 1fr; height: 100%; }
+#log { display: none; text-wrap: nowrap; }
+.-wide #log { display: block; }
+#watch.-log #log { display: block; }
+#watch.-log #samples, #watch.-log #left { display: none; }
+#watch.-log #talk { height: 1fr; }
+
+#choose { height: 1fr; }
+#recipes { width: 37; height: 100%; }
+.-wide #recipes { width: 84; }
+#form { padding: 0 1; border-left: solid $foreground 15%; scrollbar-size-vertical: 1; }
+#about { height: auto; margin-bottom: 1; }
+.field { height: 1; }
+.field Label { width: 15; color: $foreground 60%; }
+.field:focus-within Label { color: $accent; text-style: bold; }
+.field Input, .field Knob { width: 1fr; }
+.field.-edited Label { color: $primary; text-style: bold; }
+#more { height: 1; margin-top: 1; color: $primary; }
+#more:focus { text-style: bold reverse; }
+#order { height: auto; border-top: solid $foreground 15%; padding: 0 1; }
+#hint { height: 1; color: $foreground 60%; text-wrap: nowrap; text-overflow: ellipsis; }
+#hint.-bad { color: $text-error; }
+#command { width: 1fr; height: auto; max-height: 3; color: $success; }
+#estimate { width: 1fr; height: auto; max-height: 2; }
+#start { width: 14; min-width: 14; }
+#go { height: auto; }
+#broken { display: none; height: 1fr; padding: 1 3; }
+Train.-broken #choose, Train.-broken #order { display: none; }
+Train.-broken #broken { display: block; }
+.tree { height: 20; background: $surface; }
+
+#table { height: auto; max-height: 50%; }
+DataTable, DataTable:focus { background: $background; background-tint: transparent; scrollbar-size-vertical: 1; }
+DataTable > .datatable--header { background: $background; color: $text-muted; text-style: bold; }
+DataTable > .datatable--cursor { background: $primary 30%; color: $foreground; text-style: bold; }
+#filter { display: none; }
+#filter.-on { display: block; }
+#overlay { border-top: solid $foreground 15%; }
+#none { display: none; padding: 1 3; height: 1fr; }
+"""
+
+def bits(*parts):
+    "Strings and (string, style) pairs, with None left out -> what a Static shows, never read as markup."
+    return Content.assemble(*(p for p in parts if p))
+
+class Page(Screen):
+    "One of the four screens: tabs and news above, the keys below, and word of it if the terminal is too small."
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (112, "-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-tall")]
+    ESCAPE_TO_MINIMIZE = False
+
+    def compose(self):
+        with Horizontal(id="bar"):
+            yield Static(id="tabs", markup=False)
+            yield Static(id="news", markup=False)
+        with Vertical(id="body"):
+            yield from self.body()
+        yield Static(id="small", markup=False)
+        yield Footer(compact=True)
+
+    def on_resize(self, event):
+        w, h = event.size
+        self.set_class(w < SMALLEST[0] or h < SMALLEST[1], "-small")
+        self.query_one("#small", Static).update(
+            f"This terminal is {w}×{h}; it takes {SMALLEST[0]}×{SMALLEST[1]}.\nEnlarge the window or shrink the "
+            "font (Ctrl -).\nWithout screens: python gpt.py train\n\nctrl+q quits")
+        self.call_after_refresh(self.show)
+
+    def on_screen_resume(self):
+        self.show()
+
+    def on_click(self, event):
+        if name := event.style.meta.get("tab"):
+            self.app.switch_mode(name)
+
+    def show(self):
+        "Bring all that is shown up to date."
+        app, tabs = self.app, [(" gpt ", "bold $background on $primary"), " "]
+        for i, (name, title) in enumerate(app.TABS.items(), 1):
+            here = name == app.current_mode
+            look = "bold $foreground on $background" if here else "$foreground 60%"
+            tabs.append(Content.styled(f" {i} {title} ", look).stylize(Style.from_meta({"tab": name})))
+        self.query_one("#tabs", Static).update(bits(*tabs))
+        self.query_one("#news", Static).update(self.news())
+
+    def news(self):
+        live = [run for run in self.app.runs.values() if run.state in LIVE]
+        if not live:
+            return bits((self.app.machine, "$foreground 60%"))
+        run = max(live, key=lambda r: (r is self.app.run, r.written))
+        more = f" and {len(live) - 1} more" if len(live) > 1 else ""
+        return bits(("● ", f"${COLORS.get(run.state, 'success')}"), run.name, (more, "$foreground 60%"),
+                    (f" {run.state} {run.done:.0%}", "$foreground 60%"))
+
+class Ask(ModalScreen):
+    "A question and its answers, each a key -> the key, or None."
+    def __init__(self, title, text, **answers):
+        super().__init__()
+        self.title_, self.text, self.answers = title, text, answers
+
+    def compose(self):
+        with Vertical(classes="box") as box:
+            box.border_title = self.title_
+            yield Static(self.text, markup=False)
+            yield OptionList("", *[Option(bits((f"{key:>6}  ", "bold $accent"), words), id=key)
+                                   for key, words in {**self.answers, "esc": "cancel"}.items()], compact=True)
+
+    def on_mount(self):
+        self.query_one(OptionList).remove_option_at_index(0).highlighted = 0
+
+    def on_key(self, event):
+        key = "esc" if event.key == "escape" else event.key
+        if key == "esc" or key in self.answers:
+            event.stop()
+            self.dismiss(None if key == "esc" else key)
+
+    def on_option_list_option_selected(self, event):
+        self.dismiss(None if event.option_id == "esc" else event.option_id)
+
+class Enter(ModalScreen):
+    "A question to be answered in words; check(words) says what is wrong with them, or nothing."
+    BINDINGS = [("escape", "dismiss", "Cancel")]
+
+    def __init__(self, title, value, check):
+        super().__init__()
+        self.title_, self.value, self.check_ = title, value, check
+
+    def compose(self):
+        with Vertical(classes="box") as box:
+            box.border_title = self.title_
+            yield Input(self.value, compact=True)
+            yield Label("", classes="bad", markup=False)
+
+    def on_input_changed(self, event):
+        self.query_one(Label).update(self.check_(event.value) or "")
+
+    def on_input_submitted(self, event):
+        if not self.check_(event.value):
+            self.dismiss(event.value)
+
+class Pick(ModalScreen):
+    "A list to choose from, narrowed down by typing: (id, what is shown) -> id, or None."
+    BINDINGS = [("escape", "dismiss", "Cancel"), Binding("down", "move(1)", show=False),
+                Binding("up", "move(-1)", show=False)]
+
+    def __init__(self, title, options):
+        super().__init__()
+        self.title_, self.options = title, options
+
+    def compose(self):
+        with Vertical(classes="box") as box:
+            box.border_title = self.title_
+            yield Input(placeholder="type to narrow down", compact=True)
+            yield OptionList(compact=True)
+
+    @on(Input.Changed)
+    def narrow(self):
+        words, found = self.query_one(Input).value.lower().split(), self.query_one(OptionList)
+        found.clear_options()
+        found.add_options(Option(shown, id=id) for id, shown in self.options
+                          if all(word in str(shown).lower() for word in words))
+        found.highlighted = 0
+
+    on_mount = narrow
+
+    def action_move(self, by):
+        found = self.query_one(OptionList)
+        found.action_cursor_down() if by > 0 else found.action_cursor_up()
+
+    def on_input_submitted(self):
+        self.query_one(OptionList).action_select()
+
+    def on_option_list_option_selected(self, event):
+        self.dismiss(event.option_id)
+
+class Help(ModalScreen):
+    "The keys that work here, and what the screen is for."
+    BINDINGS = [("escape,question_mark,f1,q,enter", "dismiss", "Close")]
+
+    def __init__(self, page, bindings):
+        super().__init__()
+        self.page, self.keys = page, bindings
+
+    def compose(self):
+        with VerticalScroll(classes="box") as box:
+            box.border_title, box.border_subtitle = "help", "esc closes"
+            lines = [self.page.HELP.strip(), ""]
+            for key, words in self.keys:
+                lines.append(bits((f"{key:>14}  ", "bold $accent"), words))
+            yield Static(Content("\n").join(Content(line) if isinstance(line, str) else line for line in lines))
+
+# ---- Watch: one run ----------------------------------------------------------------------------------------
+
+SMOOTHING = {0.05: "light", 0.15: "strong", 0: "off"}
+CHART_KEYS = [Binding("x", "log('x')", "Log x", show=False), Binding("y", "log('y')", "Log y"),
+              Binding("plus,equals_sign", "chart('zoom', 0.5)", "Zoom in", show=False),
+              Binding("minus", "chart('zoom', 2)", "Zoom out", show=False),
+              Binding("0", "chart('reset')", "Zoom to all", show=False)]
+
+class Charted(Page):
+    "A page with a chart, whose keys work wherever the focus is."
+    def action_log(self, axis):
+        chart = self.query_one(Chart)
+        setattr(chart, f"log_{axis}", not getattr(chart, f"log_{axis}"))
+        self.notify(f"{axis} is {'logarithmic' if getattr(chart, f'log_{axis}') else 'linear'}", timeout=1.5)
+
+    def action_chart(self, name, *arguments):
+        getattr(self.query_one(Chart), f"action_{name}")(*arguments)
+
+def loss_points(run):
+    return [(row.step, row.loss) for row in run.rows if row.loss is not None]
+
+class Watch(Charted):
+    HELP = """Watch one run, running or not, ours or not: all of it is read from the run's folder.
+Bright line: training loss, smoothed; dim: each reading; dots: validation; the star: the best."""
+    BINDINGS = [Binding("p", "control('pause')", "Pause"), Binding("p", "control('go')", "Go on"),
+                Binding("s", "stop", "Stop"), Binding("r", "resume", "Resume"),
+                Binding("g", "control('sample')", "Sample"), Binding("c", "chat('best.pt')", "Chat"),
+                Binding("C", "chat('latest.pt')", "Chat with the newest weights", show=False),
+                Binding("l", "log_pane", "Log"), Binding("m", "smooth", "Smooth"), *CHART_KEYS,
+                Binding("left_square_bracket", "other(-1)", "Newer run", show=False),
+                Binding("right_square_bracket", "other(1)", "Older run", show=False),
+                Binding("k", "kill", "Kill the process", show=False),
+                Binding("w", "copy", "Copy the command", show=False)]
+    share = 0.05
+
+    def body(self):
+        yield Static(id="head", markup=False)
+        yield Static(id="warning", markup=False)
+        with Horizontal(id="watch"):
+            with Vertical():
+                with Vertical(id="left"):
+                    yield Chart("no numbers yet")
+                    yield Static(id="stats", markup=False)
+                yield Static(id="trouble", markup=False)
+                with Horizontal(id="talk"):
+                    with VerticalScroll(id="samples", classes="pane") as pane:
+                        pane.border_title = "it says"
+                        yield Static(markup=False)
+                    with VerticalScroll(id="log", classes="pane") as pane:
+                        pane.border_title = "log"
+                        pane.anchor()
+                        yield Static(markup=False)
+            yield Static(id="side", markup=False)
+
+    def show(self):
+        super().show()
+        run, head = self.app.run, self.query_one("#head", Static)
+        self.refresh_bindings()
+        self.query_one("#watch").display = bool(run)
+        if not run:
+            self.query_one("#warning").display = False
+            return head.update(bits("Nothing to watch yet. ", ("1", "bold $accent"), " chooses what to train."))
+        state = run.state
+        word, color = f"{state} {clock(run.silent)}" if state == "stalled" else state, COLORS.get(state, "primary")
+        most = number(run.start.get("max_iters"))
+        steps = f"step {run.step:,}" + (f"/{most:,}" if most else "")
+        right = f"● {word}  {steps}"
+        width = max(10, self.size.width - 2)
+        path = clean(run.folder)[-max(0, width - len(right) - len(run.name) - 4):]
+        gap = max(1, width - len(run.name) - len(right) - len(path) - 2)
+        eta = number(run.now.get("eta_s")) if state in LIVE else None
+        took = f"  took {clock(run.rows[-1].elapsed)}" if run.rows else ""
+        tail = f"  {run.done:.0%}" + (took if eta is None else f"  {clock(eta)} left")
+        filled = (width - len(tail)) * run.done
+        bar = int(filled)
+        half = "╸" if filled - bar > 0.5 else ""
+        head.update(bits((run.name, "bold"), "  ", (path, "$foreground 60%"), " " * gap, (f"● {word}", f"${color}"),
+                         f"  {steps}\n", ("━" * bar + half, f"${color}"),
+                         ("━" * (width - len(tail) - bar - len(half)), "$foreground 15%"), tail))
+        points = loss_points(run)
+        smoothed = smooth(points, self.share) if self.share else points
+        best = run.best
+        self.query_one(Chart).plot([
+            Curve("", "raw", [(r.step, r.loss, r.low, r.high) for r in run.rows if r.loss is not None], "band"),
+            Curve("train", "train", smoothed),
+            Curve("val", "val", [(e.step, e.val) for e in run.evals if e.val is not None], "marks")],
+            best and (best.step, best.val))
+        self.query_one("#stats", Static).update(self.stats(run, smoothed))
+        self.query_one("#side", Static).update(self.side(run, smoothed))
+        self.show_words(run, state)
+
+    def show_words(self, run, state):
+        "Warnings, troubles, samples and the log."
+        warning, trouble = self.query_one("#warning", Static), self.query_one("#trouble", Static)
+        told = [*run.warnings[-2:]]
+        if state == "stalled":
+            told.append(f"No news for {clock(run.silent)}. " + (
+                "Its process lives: it may wait for a disk or swap memory." if run.held() else
+                "Whether its process lives can't be seen from here.") + " k kills it, r then resumes.")
+        elif state == "starting":
+            told.append("Starting: loading torch, preparing the text. The first time takes longest.")
+        elif state == "compiling":
+            told.append("Compiling: the first step takes up to some minutes, all others gain.")
+        elif state == "gone":
+            told.append(f"{clean(run.folder)} has vanished. What was read stays here.")
+        if run.bad:
+            told.append(f"{run.bad} lines of metrics.jsonl make no sense and were skipped.")
+        warning.update("\n".join("▲ " + text for text in told))
+        warning.display = bool(told)
+        problem = run.trouble()
+        trouble.display = bool(problem)
+        self.query_one("#samples").display = not problem
+        if problem:
+            headline, why, remedy, flags = problem
+            trouble.border_title = f"training ended: {headline}"
+            code = run.process.poll() if run.process else None
+            last = [clean(run.end["message"])] if run.end and not run.log else run.lines()[-4:]
+            trouble.update(bits(*[f"{why}\n" if why else None, *((line[:400] + "\n", "$foreground 60%") for line in last),
+                                  f"{run.kept()} " if run.start else None,
+                                  ("r", "bold $accent"), f": {remedy}." if run.start else f": {remedy}.",
+                                  f"  (exit status {code}; whole log: l)" if code is not None else None]))
+        newest = [(f"step {step:,}\n", "bold $accent") if i % 2 == 0 else text.strip("\n") + "\n\n"
+                  for step, text in run.samples for i in (0, 1)]
+        self.query_one("#samples Static", Static).update(bits(*newest) if newest else bits(
+            ("A sample comes with each evaluation; g asks for one now.", "$foreground 60%")))
+        self.query_one("#log Static", Static).update("\n".join(run.lines()[-120:]))
+
+    def stats(self, run, smoothed):
+        "Two lines, for narrow terminals."
+        best, last, half = run.best, run.evals[-1] if run.evals else None, max(4, (self.size.width - 52) // 3)
+        cell = lambda name, value: [(f"{name} ", "$foreground 60%"), (f"{value}  ", "bold")]
+        parts = [*cell("train", fixed(smoothed[-1][1] if smoothed else None)), *cell("val", fixed(last and last.val)),
+                 *cell("best", f"{fixed(best.val)} @{best.step:,}" if best else "—")]
+        if last and last.bits is not None:
+            parts += cell("bits/byte", fixed(last.bits, ".2f"))
+        parts += cell("memory", size(run.rows[-1].memory * 1e6) if run.rows and run.rows[-1].memory else "—")
+        if run.rows and run.rows[-1].mfu is not None:
+            parts += cell("MFU", f"{run.rows[-1].mfu:.0%}")
+        parts.append("\n")
+        for name, key, form in (("tok/s", "speed", short), ("norm", "norm", lambda v: fixed(v, ".2f")),
+                                ("lr", "lr", lambda v: fixed(v, ".1e"))):
+            values = [getattr(row, key) for row in run.rows]
+            now = run.speed if key == "speed" else values[-1] if values else None
+            parts += [*cell(name, form(now))[:1], (f"{form(now)} ", "bold"), (spark(values, half), "$primary 70%"), "  "]
+        return bits(*parts)
+
+    def side(self, run, smoothed):
+        "The column of wide terminals: every number, and how it went."
+        best, last, row = run.best, run.evals[-1] if run.evals else None, run.rows[-1] if run.rows else None
+        train, model, used = run.part("train"), run.part("model"), run.part("used")
+        parts = []
+
+        def title(text):
+            parts.extend(["\n" if parts else "", (f"{text}\n", "bold $accent")])
+
+        def line(name, value, values=()):
+            parts.extend([(f"{name:11}", "$foreground 60%"), (f"{value:12}", "bold"),
+                          (spark(values, 15), "$primary 70%"), "\n"])
+
+        title("loss")
+        line("training", fixed(smoothed[-1][1] if smoothed else None), [y for _, y in smoothed])
+        line("validation", fixed(last and last.val), [e.val for e in run.evals])
+        line("best", f"{fixed(best.val)} @{best.step:,}" if best else "—")
+        if best and best.val < 50:
+            line("perplexity", f"{math.exp(best.val):,.1f}")
+        if best and best.bits is not None:
+            line("bits/byte", fixed(best.bits), [e.bits for e in run.evals])
+        if last and last.val is not None and last.train is not None:
+            line("val - train", f"{last.val - last.train:+.3f}", [e.val - e.train for e in run.evals
+                                                                   if None not in (e.val, e.train)])
+        title("speed")
+        line("tokens/s", short(run.speed), [r.speed for r in run.rows])
+        if row and row.mfu is not None:
+            line("MFU", f"{row.mfu:.1%}", [r.mfu for r in run.rows])
+        line("so far", clock(row and row.elapsed))
+        line("tokens", short(number(run.now.get("tokens"))))
+        title("optimizer")
+        line("rate", fixed(row and row.lr, ".2e"), [r.lr for r in run.rows])
+        line("gradient", fixed(row and row.norm, ".2f"), [r.norm for r in run.rows])
+        title("machine")
+        line("memory", size(row.memory * 1e6) if row and row.memory else "—", [r.memory for r in run.rows])
+        line("device", clean(run.start.get("device", "—")))
+        processes = number(run.start.get("world_size")) or 1
+        parts.append((f"{clean(used.get('dtype', ''))}, {processes} process{'es' * (processes > 1)}, "
+                      f"torch {clean(used.get('torch', '?'))}\n", "$foreground 60%"))
+        title("run")
+        shape = [clean(model.get(key, "?")) for key in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")]
+        parts.append("{} {} on {}\n".format(*(clean(train.get(k, "?")) for k in ("preset", "level", "data"))))
+        parts.append("{} layers, {} heads, {} wide\ncontext {}, vocabulary {}\n".format(*shape))
+        parts.append(f"{short(number(run.start.get('parameters')))} weights, batch {clean(train.get('batch_size', '?'))}\n")
+        with contextlib.suppress(OSError):
+            saved = (run.folder / "latest.pt").stat().st_mtime
+            parts.append((f"saved {ago(time.time() - saved)}", "$foreground 60%"))
+        return bits(*parts)
+
+    def check_action(self, action, parameters):
+        run = self.app.run
+        state = run.state if run else ""
+        if action == "control":
+            return state in LIVE and state != "starting" and (
+                parameters[0] == "sample" or (parameters[0] == "go") == (state == "paused"))
+        if action in ("stop", "kill"):
+            return state in LIVE
+        if action == "resume":
+            return bool(run) and state not in LIVE and state != "gone"
+        if action == "chat":
+            return bool(run) and any((run.folder / name).exists() for name in ("best.pt", "latest.pt"))
+        return bool(run) or action not in ("log_pane", "smooth", "log", "chart", "copy")
+
+    def action_control(self, word):
+        try:
+            self.app.run.control(word)
+            told = {"pause": "it pauses after this step", "go": "it goes on", "sample": "a sample comes after this step",
+                    "stop": "it saves and stops after this step"}[word]
+            self.notify(told, timeout=2)
+        except OSError as e:
+            self.notify(f"{clean(self.app.run.folder)}: {e.strerror}", severity="error")
+
+    @work
+    async def action_stop(self):
+        if await self.app.push_screen_wait(Ask("stop", f"Stop {self.app.run.name}? It saves, and can be resumed.",
+                                               s="stop and save")):
+            if self.app.run.state == "starting":
+                self.app.run.process.terminate()
+            else:
+                self.action_control("stop")
+
+    @work
+    async def action_kill(self):
+        run = self.app.run
+        pid = run.process.pid if run.process else run.start.get("pid")
+        if await self.app.push_screen_wait(Ask("kill", f"Kill process {pid} of {run.name}, without saving? Stop (s) "
+                                               "saves. Kill only what hangs.", k="kill it")):
+            if run.process:
+                run.process.kill()
+            elif run.held() and isinstance(pid, int) and os.name == "posix":
+                os.kill(pid, 9)
+            else:
+                self.notify("It was not started here: kill it where it runs", severity="warning")
+
+    def action_resume(self):
+        run = self.app.run
+        problem = run.trouble()
+        if not run.start:
+            return self.app.switch_mode("train")
+        flags = problem[3] if problem else {}
+        if not (run.folder / "latest.pt").exists():
+            return self.notify("It has no checkpoint to go on from: start anew on Train (1)", severity="warning")
+        self.app.launch(run.folder, ["--resume", str(run.folder), *(f"--{k}={v}" for k, v in flags.items())])
+
+    def action_chat(self, name):
+        self.app.talk_to(self.app.run, name)
+
+    def action_log_pane(self):
+        self.query_one("#watch").toggle_class("-log")
+
+    def action_smooth(self):
+        order = list(SMOOTHING)
+        self.share = order[(order.index(self.share) + 1) % len(order)]
+        self.notify(f"smoothing: {SMOOTHING[self.share]}", timeout=1.5)
+        self.show()
+
+    def action_other(self, by):
+        runs = self.app.newest_first()
+        if runs:
+            at = runs.index(self.app.run) + by if self.app.run in runs else 0
+            self.app.watch_run(runs[at % len(runs)])
+
+    def action_copy(self):
+        self.app.copy(self.app.command_of(self.app.run))
+
+# ---- Runs: all of them -------------------------------------------------------------------------------------
+
+class Runs(Charted):
+    HELP = """All runs of this folder. Space marks runs whose curves are then laid over one another; with none
+marked, the chart shows the one under the cursor. A click on a column's title sorts by it."""
+    BINDINGS = [Binding("enter", "open", "Watch"), Binding("space", "mark", "Overlay"),
+                Binding("s", "sort", "Sort"), Binding("S", "reverse", "Sort the other way", show=False),
+                Binding("slash", "filter", "Filter"), Binding("c", "chat", "Chat"),
+                Binding("d", "delete", "Delete"), Binding("n", "rename", "Rename", show=False),
+                Binding("w", "copy", "Copy the command", show=False), Binding("v", "which", "Training or validation loss", show=False),
+                Binding("escape", "clear", "Show all", show=False), *CHART_KEYS]
+    COLUMNS = {  # title: narrow too, what to sort by, larger first
+        "run": (1, lambda r: r.name.lower(), 0), "state": (1, lambda r: r.state, 0),
+        "preset": (0, lambda r: clean(r.part("train").get("preset", "")), 0),
+        "level": (0, lambda r: clean(r.part("train").get("level", "")), 0),
+        "data": (0, lambda r: clean(Path(str(r.part("train").get("data", ""))).name), 0),
+        "weights": (0, lambda r: number(r.start.get("parameters")), 1), "steps": (1, lambda r: r.step, 1),
+        "best": (1, lambda r: r.best.val if r.best else None, 0),
+        "b/byte": (1, lambda r: r.best.bits if r.best else None, 0), "tok/s": (1, lambda r: r.speed, 1),
+        "when": (1, lambda r: r.written, 1)}
+    by, backwards, validation = "when", False, True
+
+    def body(self):
+        yield Static(id="none", markup=False)
+        yield Input(placeholder="filter: words of name, state, preset, level or data", id="filter", compact=True)
+        yield DataTable(id="table", cursor_type="row", zebra_stripes=False, cell_padding=1)
+        yield Chart("no validation yet", id="overlay")
+
+    def on_mount(self):
+        self.marked, self.drawn = [], None
+        self.query_one(DataTable).focus()
+
+    def found(self):
+        words = self.query_one("#filter", Input).value.lower().split()
+        keys = ("run", "state", "preset", "level", "data")
+        runs = [run for run in self.app.runs.values() if all(
+            word in " ".join(self.COLUMNS[k][1](run) for k in keys).lower() for word in words)]
+        value, down = self.COLUMNS[self.by][1], bool(self.COLUMNS[self.by][2]) != self.backwards
+        known = [run for run in runs if value(run) is not None]
+        return sorted(known, key=value, reverse=down) + [run for run in runs if value(run) is None]
+
+    def cells(self, run, wide):
+        state, color = run.state, self.app.color(COLORS.get(run.state, "foreground"))
+        dim, mark = self.app.color("foreground") + " dim", self.marked.index(run.folder) if run.folder in self.marked \
+            else None
+        most, train = number(run.start.get("max_iters")), run.part("train")
+        name = Text.assemble((" " if mark is None else "abcdef"[mark % 6], "bold " + self.app.color(
+            ("primary", "accent", "success", "error", "warning", "secondary")[(mark or 0) % 6])), " ",
+            (run.name, "bold" if run is self.app.run else ""))
+        right = lambda text: Text(text, justify="right")
+        texts = {"run": name, "state": Text(f"{'●' if state in LIVE else ' '} {state}", color),
+                 **{k: Text(clean(Path(str(train.get(k, "—"))).name)) for k in ("preset", "level", "data")},
+                 "weights": right(short(number(run.start.get("parameters")))),
+                 "steps": right(f"{short(run.step)}/{short(most)}" if most and state != "done" else f"{run.step:,}"),
+                 "best": right(fixed(run.best and run.best.val)), "b/byte": right(fixed(run.best and run.best.bits)),
+                 "tok/s": right(short(run.speed)), "when": Text(ago(time.time() - run.written), dim)}
+        return [texts[key] for key in texts if wide or self.COLUMNS[key][0]]
+
+    def show(self):
+        super().show()
+        table, runs, wide = self.query_one(DataTable), self.found(), self.size.width >= 112
+        none, nothing = self.query_one("#none", Static), not self.app.runs
+        none.display, table.display = nothing, not nothing
+        none.update(bits(("No runs yet", "bold"), f" in {clean(self.app.root.absolute())}\n\n", ("1", "bold $accent"),
+                         " chooses a preset: nano takes a minute or two.\n", "Elsewhere: ",
+                         ("python tui.py --runs FOLDER", "bold"), ", or one run: ",
+                         ("python tui.py RUN", "bold")))
+        self.query_one(Chart).display = not nothing
+        columns = [key for key, (narrow, *_) in self.COLUMNS.items() if wide or narrow]
+        rows = [self.cells(run, wide) for run in runs]
+        drawn = columns, self.by, self.backwards, [[cell.markup for cell in row] for row in rows]
+        if drawn != self.drawn:
+            self.drawn, here = drawn, self.current()
+            table.clear(columns=True)
+            for key in columns:
+                arrow = "▲▼"[bool(self.COLUMNS[key][2]) != self.backwards] if key == self.by else ""
+                table.add_column(Text(f"{'  ' if key == 'run' else ''}{key}{arrow}"), key=key)
+            for run, row in zip(runs, rows):
+                table.add_row(*row, key=str(run.folder))
+            if here in runs:
+                table.move_cursor(row=runs.index(here))
+        self.show_chart()
+
+    def current(self):
+        table = self.query_one(DataTable)
+        if table.row_count and 0 <= table.cursor_row < table.row_count:
+            key = table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value
+            return self.app.runs.get(Path(key))
+
+    @on(DataTable.RowHighlighted)
+    def show_chart(self):
+        runs = [self.app.runs[f] for f in self.marked if f in self.app.runs] or [r for r in [self.current()] if r]
+        curves = []
+        for i, run in enumerate(runs):
+            points = [(e.step, e.val) for e in run.evals if e.val is not None] if self.validation else \
+                smooth(loss_points(run), 0.05)
+            curves.append(Curve(run.name[:24], str(i % 6), points))
+        self.query_one(Chart).plot(curves)
+
+    def check_action(self, action, parameters):
+        run = self.current() if self.is_mounted else None
+        if action in ("open", "mark", "delete", "rename", "copy"):
+            return bool(run)
+        if action == "chat":
+            return bool(run) and any((run.folder / name).exists() for name in ("best.pt", "latest.pt"))
+        return True
+
+    def action_open(self):
+        self.app.watch_run(self.current())
+
+    @on(DataTable.RowSelected)
+    def opened(self):
+        self.action_open()
+
+    def action_mark(self):
+        folder = self.current().folder
+        self.marked.remove(folder) if folder in self.marked else self.marked.append(folder)
+        self.query_one(DataTable).action_cursor_down()
+        self.show()
+
+    def action_which(self):
+        self.validation = not self.validation
+        self.notify("validation loss" if self.validation else "training loss, smoothed", timeout=1.5)
+        self.show()
+
+    def action_sort(self):
+        order = [key for key, (narrow, *_) in self.COLUMNS.items() if narrow or self.size.width >= 112]
+        self.by, self.backwards = order[(order.index(self.by) + 1) % len(order) if self.by in order else 0], False
+        self.show()
+
+    def action_reverse(self):
+        self.backwards = not self.backwards
+        self.show()
+
+    @on(DataTable.HeaderSelected)
+    def sort_by(self, event):
+        key = event.column_key.value
+        self.backwards = key == self.by and not self.backwards
+        self.by = key
+        self.show()
+
+    def action_filter(self):
+        box = self.query_one("#filter")
+        box.add_class("-on")
+        box.focus()
+
+    @on(Input.Changed, "#filter")
+    def filtered(self):
+        self.show()
+
+    @on(Input.Submitted, "#filter")
+    def to_table(self):
+        self.query_one(DataTable).focus()
+
+    def action_clear(self):
+        box = self.query_one("#filter", Input)
+        box.remove_class("-on")
+        box.value = ""
+        self.query_one(DataTable).focus()
+        self.show()
+
+    def action_chat(self):
+        self.app.talk_to(self.current(), "best.pt")
+
+    def action_copy(self):
+        self.app.copy(self.app.command_of(self.current()))
+
+    @work
+    async def action_delete(self):
+        runs = [self.app.runs[f] for f in self.marked if f in self.app.runs] or [self.current()]
+        if alive := [run.name for run in runs if run.state in LIVE]:
+            return self.notify(f"{', '.join(alive)} is running: stop it first", severity="warning")
+        names = ", ".join(run.name for run in runs)
+        if await self.app.push_screen_wait(Ask("delete", f"Delete {names}, checkpoints and all? There is no way back.",
+                                               d=f"delete {len(runs)} run{'s' * (len(runs) > 1)}")):
+            for run in runs:
+                self.app.forget(run, delete_run(run.folder))
+            self.marked = []
+            self.show()
+
+    @work
+    async def action_rename(self):
+        run = self.current()
+        if run.state in LIVE:
+            return self.notify(f"{run.name} is running: stop it first", severity="warning")
+
+        def check(name):
+            if not name or name != Path(name).name or name in (".", "..") or re.search(r'[\\/:*?"<>|\0-\x1f]', name):
+                return "a name without / \\ : * ? \" < > |"
+            if name != run.folder.name and run.folder.with_name(name).exists():
+                return "there is one of that name"
+        name = await self.app.push_screen_wait(Enter("rename", run.folder.name, check))
+        if name and name != run.folder.name:
+            try:
+                new = run.folder.rename(run.folder.with_name(name))
+            except OSError as e:
+                return self.notify(f"can't rename: {e.strerror}", severity="error")
+            self.app.forget(run)
+            self.app.scan_soon(new)
+
+def delete_run(folder):
+    "Delete what a run consists of and nothing else. -> what is wrong, or nothing"
+    try:
+        for path in list(folder.iterdir()):
+            if path.name in ("config.json", "metrics.jsonl", "train.log", "control") or path.suffix in (".pt", ".tmp") \
+                    or re.fullmatch(r"chat-.*\.(txt|json)", path.name):
+                path.unlink()
+        folder.rmdir()
+    except OSError as e:
+        return f"{clean(folder)}: {e.strerror}"
+
+# ---- Train: choose, change, start --------------------------------------------------------------------------
+
+class Catalog:
+    "What `gpt.py presets --json` tells: recipes, fields and their rules, devices. Nothing of it is repeated here."
+    def __init__(self, found):
+        self.presets, self.devices = found["presets"], found["devices"]
+        self.fields = {f["name"]: f for f in found["fields"]}
+
+    def recipe(self, preset, level=None):
+        "All values of a preset at a level, and what it costs."
+        about = self.presets.get(preset) or {}
+        values = about.get(level or about.get("level", "char")) or {}
+        return {**values, "vocab_size": self.fields["vocab_size"]["default"]} if values else {}
+
+    def read(self, name, text):
+        "What is typed -> a value of the field's type, or ValueError that says what was expected."
+        field = self.fields[name]
+        if field["choices"] or field["type"] == "bool":
+            choices = field["choices"] or ("true", "false")
+            if text.lower() not in choices:
+                raise ValueError(f"one of {', '.join(choices)}")
+            return text.lower() == "true" if field["type"] == "bool" else text.lower()
+        try:
+            return {"int": int, "float": float}.get(field["type"], str)(text)
+        except ValueError:
+            raise ValueError(f"a{' whole' * (field['type'] == 'int')} number") from None
+
+    def problems(self, texts):
+        "What is wrong with the values, by field; the rules are those of the command line."
+        values, found = {}, {}
+        for name, text in texts.items():
+            try:
+                values[name] = self.read(name, text)
+            except ValueError as e:
+                found[name] = f"{name}: expected {e}"
+        for name in values:
+            with contextlib.suppress(NameError):              # a field that it needs is wrong itself
+                if not eval(self.fields[name]["rule"], {"__builtins__": {}}, values):
+                    found[name] = f"{name} {texts[name]}: needs {self.fields[name]['rule']}"
+        if not any(values.get(name) for name in ("max_iters", "epochs", "max_minutes")):
+            found["max_iters"] = "no end in sight: set max_iters, epochs or max_minutes"
+        return found
+
+def written(value):
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+class Knob(Static, can_focus=True):
+    "A value out of a row of values: arrows step, a click picks, and where it is free a number can be typed."
+    BINDINGS = [Binding("left,minus", "turn(-1)", "Less", show=False),
+                Binding("right,plus,space", "turn(1)", "More", show=False)]
+    value = reactive("", init=False)
+
+    class Changed(Message):
+        def __init__(self, knob):
+            super().__init__()
+            self.knob = knob
+
+        @property
+        def control(self):
+            return self.knob
+
+    def __init__(self, value, options, free=False, **more):
+        super().__init__(markup=False, **more)
+        self.options, self.free, self.typed = [str(o) for o in options], free, ""
+        self.set_reactive(Knob.value, str(value))
+
+    def on_mount(self):
+        self.draw()
+
+    def draw(self):
+        if self.free:
+            shown = (f"{self.typed}▏", "bold") if self.typed else (self.value, "bold")
+            return self.update(bits(("◂ ", Style.from_meta({"turn": -1})), shown, (" ▸", Style.from_meta({"turn": 1}))))
+        self.update(bits(*[Content.styled(f" {o} ", "bold $background on $primary" if o == self.value else "").stylize(
+            Style.from_meta({"pick": o})) for o in self.options]))
+
+    def watch_value(self):
+        self.typed = ""
+        self.draw()
+        self.post_message(self.Changed(self))
+
+    def action_turn(self, by):
+        order = sorted({*self.options, self.value}, key=float) if self.free else self.options
+        at = order.index(self.value) + by
+        self.value = order[max(0, min(len(order) - 1, at)) if self.free else at % len(order)]
+
+    def on_click(self, event):
+        meta = event.style.meta
+        if "pick" in meta:
+            self.value = meta["pick"]
+        elif "turn" in meta:
+            self.action_turn(meta["turn"])
+
+    def on_key(self, event):
+        if self.free and (event.character or "") in "0123456789." and event.character or \
+                self.typed and event.key in ("backspace", "enter"):
+            event.stop()
+            if event.key == "enter":
+                self.settle()
+            else:
+                self.typed = self.typed[:-1] if event.key == "backspace" else self.typed + event.character
+                self.draw()
+
+    def on_blur(self):
+        self.settle()
+
+    def settle(self):
+        if number_of(self.typed) is not None:
+            self.value = self.typed
+        self.typed = ""
+        self.draw()
+
+def number_of(text):
+    with contextlib.suppress(ValueError):
+        return float(text)
+
+class Browse(ModalScreen):
+    "A file of one's own."
+    BINDINGS = [("escape", "dismiss", "Cancel")]
+
+    def compose(self):
+        with Vertical(classes="box") as box:
+            box.border_title = "a text file, or a folder made by data.py"
+            tree = DirectoryTree(".", classes="tree")
+            tree.ICON_NODE, tree.ICON_NODE_EXPANDED, tree.ICON_FILE = "▸ ", "▾ ", "  "
+            yield tree
+
+    @on(DirectoryTree.FileSelected)
+    def chosen(self, event):
+        path = event.path.parent if event.path.name in ("meta.json", "train.bin", "val.bin") else event.path
+        with contextlib.suppress(ValueError):
+            path = path.relative_to(Path.cwd())
+        self.dismiss(str(path))
+
+class Train(Page):
+    HELP = """Choose a preset, change what you like, start. Each field is a flag of `python gpt.py train`;
+what is wrong is said while you type. enter goes on, esc goes back to the presets."""
+    BINDINGS = [Binding("ctrl+s", "start", "Start"), Binding("ctrl+o", "data", "Data"),
+                Binding("ctrl+t", "more", "Advanced"), Binding("ctrl+y", "copy", "Copy command"),
+                Binding("down", "go(1)", "Next", show=False), Binding("up", "go(-1)", "Back", show=False),
+                Binding("escape", "presets", "Presets", show=False),
+                Binding("r", "reload", "Read again"), Binding("e", "edit", "Edit the file")]
+    COMMON = ("max_iters", "max_minutes", "batch_size", "learning_rate", "dropout", "eval_interval")
+    ELSEWHERE = ("preset", "presets", "level", "data", "out_dir", "resume")
+
+    def __init__(self):
+        super().__init__()
+        self.edited, self.preset, self.trouble, self.fit, self.asking = {}, "", "", None, None
+
+    def body(self):
+        yield Static(id="broken", markup=False)
+        with Horizontal(id="choose"):
+            yield DataTable(id="recipes", cursor_type="row", cell_padding=1)
+            with VerticalScroll(id="form", can_focus=False):
+                yield Static(id="about", markup=False)
+        with Vertical(id="order"):
+            yield Static(id="hint", markup=False)
+            yield Static(id="command", markup=False)
+            with Horizontal(id="go"):
+                yield Static(id="estimate", markup=False)
+                yield Button("▶ Start", id="start", variant="success", compact=True)
+
+    def on_mount(self):
+        self.query_one("#recipes").focus()
+        self.query_one("#about", Static).update("reading the presets …")
+        self.action_reload()
+
+    # what there is
+
+    @work(exclusive=True)
+    async def action_reload(self):
+        code, out, said = await self.app.ask_gpt("presets", "--json")
+        try:
+            if code:
+                raise ValueError(said.strip() or f"exit status {code}")
+            self.app.catalog = Catalog(json.loads(out))
+        except (ValueError, KeyError, TypeError) as e:
+            return self.broken(str(e))
+        best = self.app.catalog.devices[0] if self.app.catalog.devices else {}
+        self.app.machine = f"{clean(best.get('name', ''))} · {size(number(best.get('memory')))}"
+        self.remove_class("-broken")
+        self.trouble = ""
+        self.refresh_bindings()
+        table, wide = self.query_one("#recipes", DataTable), self.size.width >= 112
+        table.clear(columns=True)
+        for title in ("preset", "weights", "memory", "fits", *(["context", "for"] if wide else [])):
+            table.add_column(title)
+        right, green, red = lambda text: Text(text, justify="right"), self.app.color("success"), self.app.color("error")
+        for name, about in self.app.catalog.presets.items():
+            cost = self.app.catalog.recipe(name)
+            table.add_row(Text(clean(name), "bold"), right(short(number(cost.get("parameters")))),
+                          right(size(number(cost.get("memory")))), Text("yes", green) if cost.get("fits") else
+                          Text("no", red), *([right(str(cost.get("block_size"))), Text(clean(about.get("for", "")))]
+                                             if wide else []), key=name)
+        if not self.query("#level"):
+            await self.mount_fields()
+        names = list(self.app.catalog.presets)
+        table.move_cursor(row=names.index(self.preset) if self.preset in names else 0)
+        self.choose(self.preset if self.preset in names else names[0])
+        self.show()
+
+    def broken(self, message):
+        self.trouble = message
+        parts, place = [(f"The presets can't be read.\n\n", "bold $error"), f"{clean(message)}\n\n"], None
+        if found := re.search(r"line (\d+) column (\d+)", message):
+            line, column, path = int(found[1]), int(found[2]), self.presets_file()
+            with contextlib.suppress(OSError):
+                text = path.read_text(encoding="utf-8", errors="replace").split("\n")
+                for i in range(max(1, line - 3), min(len(text), line + 1) + 1):
+                    parts.append((f"{i:5} | {clean(text[i - 1])}\n", "bold" if i == line else "$foreground 60%"))
+                    if i == line:
+                        parts.append((f"      | {' ' * (column - 1)}^\n", "bold $error"))
+        parts += ["\nNothing was started. Mend it, then press ", ("r", "bold $accent"), ". ",
+                  ("e", "bold $accent"), " opens it in your editor."]
+        self.query_one("#broken", Static).update(bits(*parts))
+        self.add_class("-broken")
+        self.set_focus(None)
+        self.refresh_bindings()
+
+    def presets_file(self):
+        return self.app.gpt.with_name("presets.json")
+
+    async def mount_fields(self):
+        form, catalog = self.query_one("#form"), self.app.catalog
+        await form.mount_all([
+            self.field("level", Knob("char", catalog.fields["level"]["choices"], id="level")),
+            self.field("data", Input(id="data", compact=True)),
+            *map(self.make, self.COMMON), self.field("run", Input(id="run", compact=True)),
+            Button("▸ advanced", id="more", compact=True)])
+
+    def field(self, name, widget):
+        return Horizontal(Label(name), widget, classes="field", id=f"row-{name}")
+
+    def make(self, name):
+        about = self.app.catalog.fields[name]
+        choices = about["choices"] or (["true", "false"] if about["type"] == "bool" else None)
+        return self.field(name, Knob("", choices, id=name) if choices else Input(id=name, compact=True))
+
+    @on(DataTable.RowHighlighted, "#recipes")
+    def moved(self, event):
+        if event.row_key and event.row_key.value and event.row_key.value != self.preset:
+            self.choose(event.row_key.value)
+
+    @on(DataTable.RowSelected, "#recipes")
+    def picked(self):
+        self.query_one("#start").focus()
+
+    def choose(self, preset):
+        "Another preset: its level, its data and its values."
+        self.preset, self.fit = preset, None
+        about = self.app.catalog.presets[preset]
+        self.edited = {k: v for k, v in self.edited.items() if k == "data"}
+        self.query_one("#level", Knob).set_reactive(Knob.value, about.get("level", "char"))
+        self.query_one("#level", Knob).draw()
+        lines = [(clean(preset), "bold"), f"  {clean(about.get('about', ''))}", ("\nfor " + clean(about["for"]),
+                 "$foreground 60%") if about.get("for") else None]
+        self.query_one("#about", Static).update(bits(*lines))
+        self.fill()
+
+    # the form
+
+    @property
+    def level(self):
+        return self.query_one("#level", Knob).value
+
+    def base(self):
+        return self.app.catalog.recipe(self.preset, self.level)
+
+    def fill(self):
+        "Show each field's value: what was typed, else the recipe's."
+        base = {**self.base(), "run": self.fresh_name()}
+        with self.prevent(Input.Changed, Knob.Changed):
+            for row in self.query(".field"):
+                name = row.id.removeprefix("row-")
+                if name != "level":
+                    row.query_one("Input, Knob").value = self.edited.get(name, written(base.get(name, "")))
+        self.check()
+
+    def fresh_name(self):
+        data = Path(self.edited.get("data", "")).stem
+        name = re.sub(r"[^\w.-]+", "-", f"{self.preset}-{self.level}{'-' + data if data else ''}")
+        return next(n for i in range(1, 10 ** 6) if not (self.app.root / (n := f"{name}-{i}" if i > 1 else name)).exists())
+
+    @on(Input.Changed)
+    def typed(self, event):
+        self.change(event.input.id, event.value)
+
+    @on(Knob.Changed)
+    def turned(self, event):
+        if event.knob.id == "level":
+            self.fill()
+        else:
+            self.change(event.knob.id, event.knob.value)
+
+    def change(self, name, text):
+        if text == written(self.base().get(name, "")):
+            self.edited.pop(name, None)
+        else:
+            self.edited[name] = text
+        if name == "data" and "run" not in self.edited:
+            with self.prevent(Input.Changed):
+                self.query_one("#run", Input).value = self.fresh_name()
+        self.check()
+
+    def texts(self):
+        base = self.base()
+        return {name: self.edited.get(name, written(base[name])) for name in self.app.catalog.fields if name in base}
+
+    def problems(self):
+        found = self.app.catalog.problems(self.texts())
+        run, data = self.query_one("#run", Input).value, self.texts().get("data", "")
+        if not run or run != Path(run).name or run in (".", "..") or re.search(r'[\\/:*?"<>|]', run):
+            found["run"] = "run: a name without / \\ : * ? \" < > |"
+        elif (self.app.root / run / "metrics.jsonl").exists():
+            found["run"] = f"run: there is one of the name {run}"
+        if not data:
+            found["data"] = "data: a text file, a folder made by data.py, a name, or builtin"
+        elif re.search(r"[\\/]|\.\w+$", data) and ":" not in data[2:] and not Path(data).expanduser().exists():
+            found["data"] = f"data: there is no {data}"
+        return found
+
+    def flags(self):
+        texts = self.texts()
+        limits = ("max_iters", "epochs", "max_minutes")       # setting one unsets the others: then name them all
+        edited = {k: v for k, v in self.edited.items() if k != "run"}
+        if edited.keys() & {*limits}:
+            edited |= {k: texts[k] for k in limits if number_of(texts[k])}
+        given = {"preset": self.preset, "level": self.level, **edited,
+                 "out_dir": str(self.app.root / self.query_one("#run", Input).value)}
+        words = []
+        for name, text in given.items():
+            words += [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text]
+        return words
+
+    def check(self):
+        "Marks, the line of what is wrong, the command and the estimate."
+        found = self.problems()
+        for row in self.query(".field"):
+            name = row.id.removeprefix("row-")
+            row.query_one("Input, Knob").set_class(name in found, "-invalid")
+            row.set_class(name in self.edited, "-edited")
+        self.hint(found)
+        self.query_one("#start").disabled = bool(found)
+        self.query_one("#command", Static).update("$ " + clean(shlex.join(["python", "gpt.py", "train", *self.flags()])))
+        hidden = len(self.app.catalog.fields) - len(self.COMMON) - len(self.ELSEWHERE)
+        opened = bool(self.query(".extra"))
+        self.query_one("#more", Button).label = "▾ advanced" if opened else f"▸ advanced: {hidden} more"
+        self.fit = None
+        if self.asking:
+            self.asking.stop()
+        if not found and (self.edited.keys() - {"run", "data"}):
+            self.asking = self.set_timer(0.4, self.estimate_edited)
+        self.estimate()
+
+    def hint(self, found=None):
+        found, here = self.problems() if found is None else found, self.focused.id if self.focused else None
+        about = self.app.catalog.fields.get(here, {})
+        text = found.get(here) or next(iter(found.values()), None)
+        line = self.query_one("#hint", Static)
+        line.set_class(bool(text), "-bad")
+        line.update(clean(text or (f"{here}: {about['help']}" if about else "enter: on to Start    tab: change it first")))
+
+    def on_descendant_focus(self):
+        if self.app.catalog and self.query("#level"):
+            self.hint()
+
+    @work(exclusive=True, group="estimate")
+    async def estimate_edited(self):
+        "The size of what was edited, said by the program that knows."
+        flags = [f for f in self.flags()[:-2]]
+        code, out, _ = await self.app.ask_gpt("presets", "--json", *flags)
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            self.fit = json.loads(out)["presets"][self.preset][self.level] if code == 0 else None
+            self.estimate()
+
+    def estimate(self):
+        base, texts = {**self.base(), **(self.fit or {})}, self.texts()
+        values = {k: number_of(texts[k]) or 0 for k in ("max_iters", "max_minutes", "batch_size", "block_size")}
+        device = self.app.catalog.devices[0] if self.app.catalog.devices else {}
+        rough = "" if self.fit or not self.edited.keys() - {"run", "data"} else "about "
+        fits = ("fits", "bold $success") if base.get("fits") else ("does not fit", "bold $error")
+        parts = [(short(number(base.get("parameters"))), "bold"), " weights · ", rough, size(number(base.get("memory"))),
+                 f" of {size(number(device.get('memory')))} ", fits]
+        tokens = values["batch_size"] * values["block_size"]
+        like = [run for run in self.app.runs.values() if run.speed and [run.part("train").get(k) for k in (
+            "preset", "level")] == [self.preset, self.level]]
+        parts.append(f" · {short(tokens)} tokens a step")
+        if values["max_minutes"]:
+            parts.append(f" · {clock(values['max_minutes'] * 60)} h" if values["max_minutes"] >= 60 else
+                         f" · {values['max_minutes']:g} min")
+        elif like and values["max_iters"]:
+            parts.append(f" · about {clock(values['max_iters'] * tokens / like[-1].speed)}, as {like[-1].name} ran")
+        bests = [run.best.val for run in like if run.best]
+        if base.get("expect"):
+            parts.append(f" · {clean(base['expect'])}")
+        elif bests:
+            parts.append(f" · best so far {min(bests):.3f}")
+        self.query_one("#estimate", Static).update(bits(*parts))
+
+    # keys
+
+    def check_action(self, action, parameters):
+        if action in ("reload", "edit"):
+            return bool(self.trouble)
+        return not self.trouble or action not in ("start", "data", "more", "copy")
+
+    def action_go(self, by):
+        self.focus_next() if by > 0 else self.focus_previous()
+
+    def action_presets(self):
+        self.query_one("#recipes").focus()
+
+    @on(Input.Submitted)
+    def next_field(self):
+        self.focus_next()
+
+    @on(Button.Pressed, "#more")
+    def more(self):
+        self.action_more()
+
+    @work
+    async def action_more(self):
+        if extra := self.query(".extra"):
+            await extra.remove()
+            return self.check()
+        fields = self.app.catalog.fields.values()
+        names = [f["name"] for part in ("ModelConfig", "TrainConfig") for f in fields if f["part"] == part]
+        rows = [self.make(name) for name in names if name not in (*self.COMMON, *self.ELSEWHERE)]
+        for row in rows:
+            row.add_class("extra")
+        await self.query_one("#form").mount_all(rows)
+        self.fill()
+        rows[0].query_one("Input, Knob").focus()
+
+    @work
+    async def action_data(self):
+        names = await self.app.corpora()
+        options = [("", bits(("browse …", "bold $accent"), "  a file of your own")),
+                   *((name, bits((f"{name:16}", "bold"), (about, "$foreground 60%"))) for name, about in names.items())]
+        name = await self.app.push_screen_wait(Pick("data", options))
+        if name == "":
+            name = await self.app.push_screen_wait(Browse())
+        if name:
+            self.query_one("#data", Input).value = name
+            self.query_one("#data").focus()
+
+    def action_copy(self):
+        self.app.copy(shlex.join(["python", "gpt.py", "train", *self.flags()]))
+
+    def action_edit(self):
+        path, editor = self.presets_file(), os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+        try:
+            with self.app.suspend():
+                subprocess.run([*shlex.split(editor), str(path)])
+        except Exception as e:                                # Windows, a browser, no such editor
+            return self.notify(f"{path}: {e}", severity="warning", markup=False)
+        self.action_reload()
+
+    @on(Button.Pressed, "#start")
+    def pressed(self):
+        self.action_start()
+
+    @work
+    async def action_start(self):
+        if not self.app.catalog or self.problems():
+            return self.hint()
+        base = {**self.base(), **(self.fit or {})}
+        if not base.get("fits", True) and not await self.app.push_screen_wait(Ask(
+                "too large?", f"{self.preset} takes about {size(base['memory'])} to train, more than there is here. "
+                "It would end for want of memory, or take very long.", s="start it all the same")):
+            return
+        flags, run = self.flags(), self.query_one("#run", Input).value
+        self.edited.pop("run", None)
+        self.app.launch(self.app.root / run, flags)
+        self.fill()
+
+class Chat(Page):
+    HELP=""
+    def body(self):
+        yield Static("chat")
+
+def ask(program, *words):
+    "Run one of our programs and wait. -> exit status, output, errors"
+    try:
+        done = subprocess.run([sys.executable, str(program), *words], capture_output=True, text=True, timeout=60,
+                              encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL)
+        return done.returncode, done.stdout, done.stderr
+    except (OSError, subprocess.SubprocessError) as e:
+        return 1, "", str(e)
+
+# ---- the app -----------------------------------------------------------------------------------------------
+
+class Tui(App):
+    TITLE, CSS = "gpt", CSS
+    TABS = {"train": "Train", "watch": "Watch", "runs": "Runs", "chat": "Chat"}
+    MODES = {"train": Train, "watch": Watch, "runs": Runs, "chat": Chat}
+    BINDINGS = [*[Binding(f"{i},f{i + 1}", f"switch_mode('{name}')", title, show=False)
+                  for i, (name, title) in enumerate(TABS.items(), 1)],
+                Binding("question_mark,f1", "help", "Help"), Binding("ctrl+q", "leave", "Quit", show=False,
+                                                                    priority=True)]
+
+    def __init__(self, root=Path("runs"), run=None, gpt=HERE / "gpt.py", theme=None):
+        super().__init__()
+        self.root, self.gpt, self.runs, self.run, self.machine = Path(root), Path(gpt), {}, None, ""
+        self.settings, self.catalog = {}, None
+        with contextlib.suppress(OSError, ValueError):
+            self.settings = dict(json.loads((self.root / ".tui.json").read_text(encoding="utf-8")))
+        dark = not os.environ.get("COLORFGBG", "").endswith((";15", ";7"))
+        wanted = theme or self.settings.get("theme") or ("textual-dark" if dark else "textual-light")
+        self.theme = wanted if wanted in self.available_themes else "textual-dark"
+        self.wake = None
+        if run:
+            self.run = self.runs[Path(run)] = Run(run)
+
+    def on_mount(self):
+        self.wake = asyncio.Event()
+        self.switch_mode("watch" if self.run else "train")
+        self.theme_changed_signal.subscribe(self, self.remember_theme)
+        self.look_around()
+
+    def remember_theme(self, theme):
+        self.remember(theme=theme.name)
+        self.page.show()
+
+    def remember(self, **settings):
+        if any(self.settings.get(key) != value for key, value in settings.items()):
+            self.settings |= settings
+            with contextlib.suppress(OSError):
+                if self.root.is_dir():
+                    (self.root / ".tui.json").write_text(json.dumps(self.settings), encoding="utf-8")
+
+    @property
+    def page(self):
+        return self.screen_stack[0]
+
+    def color(self, name):
+        "A theme's colour, as Rich spells it."
+        value = self.theme_variables.get(name, "")
+        return value.removeprefix("ansi_").replace("auto", "default").split()[0] if value else "default"
+
+    # runs
+
+    @work
+    async def look_around(self):
+        "Twice a second: which runs are there, and what is new in them. Reading is done aside."
+        while True:
+            if await asyncio.to_thread(self.scan) and isinstance(self.page, Page):
+                self.page.show()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.wake.wait(), 0.5)
+            self.wake.clear()
+
+    def scan(self):
+        new = [folder for folder in find_runs(self.root) if folder not in self.runs]
+        self.runs |= {folder: Run(folder) for folder in new}
+        changed = bool(new)
+        for run in list(self.runs.values()):
+            before = getattr(run, "shown", None)
+            run.poll()
+            run.shown = run.version, run.state, int(run.silent / 5) if run.state in LIVE else 0
+            changed |= run.shown != before
+            if run.state == "gone" and run is not self.run:
+                self.runs.pop(run.folder, None)
+        if not self.run and self.runs:
+            self.run = self.newest_first()[0]
+        return changed
+
+    def scan_soon(self, folder=None):
+        if folder:
+            self.run = self.runs.setdefault(folder, Run(folder))
+        self.wake.set()
+
+    def newest_first(self):
+        return sorted(self.runs.values(), key=lambda r: (r.state in LIVE, r.written or r.began), reverse=True)
+
+    def watch_run(self, run):
+        self.run = run
+        self.switch_mode("watch")
+
+    def forget(self, run, trouble=None):
+        if trouble:
+            return self.notify(trouble, severity="error")
+        self.runs.pop(run.folder, None)
+        if self.run is run:
+            self.run = next(iter(self.newest_first()), None)
+
+    def launch(self, folder, flags):
+        "Start `gpt.py train` as a process of its own, that outlives this one, and watch it."
+        own = {"start_new_session": True} if os.name == "posix" else {"creationflags": 0x08000200}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with open(folder / "train.log", "ab") as log:
+                process = subprocess.Popen([sys.executable, str(self.gpt), "train", *flags], stdin=subprocess.DEVNULL,
+                                           stdout=log, stderr=log, env={**os.environ, "PYTHONUNBUFFERED": "1"}, **own)
+        except OSError as e:
+            return self.notify(f"can't start: {e}", severity="error")
+        run = self.runs.setdefault(folder, Run(folder))
+        run.process, run.began = process, time.time()
+        self.watch_run(run)
+        self.scan_soon()
+
+    async def ask_gpt(self, *words):
+        "-> exit status, output and errors of a short command of gpt.py"
+        return await asyncio.to_thread(ask, self.gpt, *words)
+
+    async def corpora(self):
+        "Names of texts, and what is said about them: what data.py knows, and what is prepared."
+        names = {"builtin": "the English text that comes with Python: no download"}
+        code, out, _ = await asyncio.to_thread(ask, self.gpt.with_name("data.py"), "list")
+        for line in out.split("\n\n")[0].splitlines()[1:] if code == 0 else ():  # a table, with its titles
+            name, about, *_ = [*re.split(r"\s{2,}", clean(line)), ""]
+            names.setdefault(name, about)
+        for preset in self.catalog.presets.values() if self.catalog else ():
+            names.setdefault(clean(preset.get("data", "sherlock")), "")
+        for folder in sorted(Path("data").glob("*/meta.json")):
+            names.setdefault(str(folder.parent), "prepared")
+        return names
+
+    def command_of(self, run):
+        "The command that makes such a run: what its preset does not say is a flag."
+        config = {**run.part("train"), **run.part("model")}
+        known = self.catalog.recipe(config.get("preset"), config.get("level")) if self.catalog else {}
+        skip = {"preset", "level", "resume", "presets", "out_dir", "vocab_size"}
+        flags = [f"--{k}={v}" for k, v in config.items() if k not in skip and k in known and str(v) != str(known[k])]
+        return shlex.join(["python", "gpt.py", "train", f"--preset={config.get('preset', 'nano')}",
+                           f"--level={config.get('level', 'char')}", *flags])
+
+    def copy(self, text):
+        "To the terminal's clipboard (works over ssh), and to the system's where there is a tool for it."
+        self.copy_to_clipboard(text)
+        for tool in (["pbcopy"], ["wl-copy"], ["xclip", "-selection", "clipboard"], ["clip.exe"]):
+            if shutil.which(tool[0]):
+                with contextlib.suppress(OSError, subprocess.SubprocessError):
+                    subprocess.run(tool, input=text.encode(), timeout=1, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+                break
+        self.notify(clean(text) if len(text) < 300 else f"{len(text):,} characters", title="copied", timeout=3,
+                    markup=False)
+
+    def talk_to(self, run, name):
+        self.switch_mode("chat")
+
+    # keys
+
+    def action_help(self):
+        if isinstance(self.screen, Help):
+            return
+        keys = {}
+        for _, binding, enabled, _ in self.screen.active_bindings.values():
+            if enabled and binding.description:
+                shown = ", ".join(self.get_key_display(Binding(key, "")) for key in binding.key.split(","))
+                keys.setdefault(binding.description, []).append(shown)
+        self.push_screen(Help(self.page, [(" ".join(shown), words) for words, shown in keys.items()]))
+
+    @work
+    async def action_leave(self):
+        ours = [run for run in self.runs.values() if run.process and run.process.poll() is None]
+        answer = "l"
+        if ours:
+            names = ", ".join(run.name for run in ours)
+            answer = await self.push_screen_wait(Ask("quit", f"{names} is training. It goes on without this window, and "
+                                                     "python tui.py finds it again.", l="leave it going and quit",
+                                                     s="stop it (it saves) and quit"))
+        for run in ours if answer == "s" else []:
+            with contextlib.suppress(OSError):
+                run.control("stop") if run.start else run.process.terminate()
+        if answer:
+            self.exit()
+
+    action_quit = action_leave
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="Keys: ? in the app.")
+    parser.add_argument("run", nargs="?", help="a run's folder, to watch it")
+    parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where runs are [runs]")
+    parser.add_argument("--theme", help="a theme's name, such as nord or textual-light")
+    asked = parser.parse_args()
+    if asked.run and not Path(asked.run).is_dir():
+        raise SystemExit(f"error: {asked.run} is no folder of a run")
+    Tui(Path(asked.runs), asked.run, theme=asked.theme).run()
+
+if __name__ == "__main__":
+    main()
