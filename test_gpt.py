@@ -569,14 +569,15 @@ def test_cached_is_uncached_at_every_length_and_past_the_context(length):
     it = lm()
     prompt = torch.randint(1, 40, (length,), generator=torch.Generator().manual_seed(length)).tolist()
     options = gpt.SampleConfig(max_new_tokens=40, temperature=0)
-    cached = [int(i) for i in gpt.generate(it, [prompt], options)]
+    cached = [int(i) for i, *_ in gpt.generate(it, [prompt], options)]
     assert cached == by_hand(it.model, prompt, 40, 12)
 
 
 def test_rows_of_unequal_length_do_not_disturb_each_other():
     it = lm()
     prompts = [[5], [7, 8, 9, 10, 11, 12, 13, 14], list(range(1, 31)), [3, 4]]
-    together = torch.stack(list(gpt.generate(it, prompts, gpt.SampleConfig(max_new_tokens=40, temperature=0))), 1)
+    greedy = gpt.SampleConfig(max_new_tokens=40, temperature=0)
+    together = torch.stack([ids for ids, *_ in gpt.generate(it, prompts, greedy)], 1)
     for prompt, row in zip(prompts, together.tolist()):
         assert row == by_hand(it.model, prompt, 40, 12)
 
@@ -993,9 +994,9 @@ def test_precision_and_threads_are_chosen_and_kept(place, capsys):
                                               ((6, 1), "float32")])
 def test_gpu_precision_by_capability(capability, dtype, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    chosen = gpt.choose_precision(None, gpt.TrainConfig(), torch.device("cuda"), 1)
+    chosen = gpt.choose_precision(gpt.TrainConfig(), torch.device("cuda"), None)
     assert str(chosen[0]) == f"torch.{dtype}" and f"{capability[0]}.{capability[1]}" in chosen[2]
-    assert gpt.choose_precision(None, gpt.TrainConfig(dtype="float32"), torch.device("cuda"), 1)[0] == torch.float32
+    assert gpt.choose_precision(gpt.TrainConfig(dtype="float32"), torch.device("cuda"), None)[0] == torch.float32
 
 
 @pytest.mark.parametrize("name,peak", [("NVIDIA A100-SXM4-80GB", 312e12), ("Tesla T4", 65e12), ("NVIDIA H100 PCIe", 756e12),
