@@ -9,7 +9,8 @@ A run's folder is all it reads and writes: training is `gpt.py train` as a proce
 its own that outlives this one, talking is `gpt.py chat --jsonl`. Neither torch nor gpt.py is imported, so it starts at
 once, needs only textual, and a crash over there is a message here.
 """
-import argparse, asyncio, bisect, contextlib, json, math, os, re, shlex, shutil, subprocess, sys, time
+import argparse, asyncio, bisect, contextlib, json, math, os, re, shlex, shutil, subprocess, sys
+import threading, time
 from collections import namedtuple
 from functools import partial
 from pathlib import Path
@@ -593,21 +594,21 @@ Chart:focus { background-tint: $foreground 2%; }
 Chart > .chart--label { color: $text-muted; }
 Chart > .chart--grid { color: $foreground 12%; }
 Chart > .chart--raw { color: $primary 45%; }
-Chart > .chart--train { color: $primary; text-style: bold; }
-Chart > .chart--val { color: $accent; text-style: bold; }
-Chart > .chart--best { color: $success; text-style: bold; }
-Chart > .chart--0 { color: $primary; }
-Chart > .chart--1 { color: $accent; }
-Chart > .chart--2 { color: $success; }
-Chart > .chart--3 { color: $error; }
-Chart > .chart--4 { color: $warning; }
-Chart > .chart--5 { color: $secondary; }
-.pane { border: round $foreground 20%; border-title-color: $accent; border-subtitle-color: $text-muted;
+Chart > .chart--train { color: $text-primary; text-style: bold; }
+Chart > .chart--val { color: $text-accent; text-style: bold; }
+Chart > .chart--best { color: $text-success; text-style: bold; }
+Chart > .chart--0 { color: $text-primary; }
+Chart > .chart--1 { color: $text-accent; }
+Chart > .chart--2 { color: $text-success; }
+Chart > .chart--3 { color: $text-error; }
+Chart > .chart--4 { color: $text-warning; }
+Chart > .chart--5 { color: $text-secondary; }
+.pane { border: round $foreground 20%; border-title-color: $text-accent; border-subtitle-color: $text-muted;
         padding: 0 1; scrollbar-size-vertical: 1; }
 .pane:focus { border: round $primary; }
 ModalScreen { align: center middle; background: $background 60%; }
 .box { width: 74; max-width: 96%; height: auto; max-height: 90%; border: round $primary; background: $surface;
-       border-title-color: $accent; border-title-style: bold; padding: 0 2; }
+       border-title-color: $text-accent; border-title-style: bold; padding: 0 2; }
 .box Input { margin: 1 0; }
 .box OptionList { height: auto; max-height: 18; border: none; background: $surface; padding: 0; }
 .bad { color: $text-error; }
@@ -633,22 +634,40 @@ Input.-invalid { color: $text-error; }
 #watch.-log #samples, #watch.-log #left { display: none; }
 #watch.-log #talk { height: 1fr; }
 
+#model { height: 1; padding: 0 1; background: $boost; text-wrap: nowrap; }
+#chat { height: 1fr; }
+#said { height: 1fr; padding: 0 1; scrollbar-size-vertical: 1; }
+#said:focus { background-tint: $foreground 2%; }
+Turn { height: auto; margin-top: 1; }
+Turn Static { height: auto; }
+#welcome { padding: 1 2; height: auto; color: $foreground 70%; }
+#peek { display: none; height: 3; padding: 0 1; border-top: solid $foreground 15%; text-wrap: nowrap; }
+#chat.-xray #peek { display: block; }
+#controls { display: none; width: 43; padding: 0 1; border-left: solid $foreground 15%; scrollbar-size-vertical: 1; }
+.-wide #controls, #chat.-knobs #controls { display: block; }
+#controls .field Label { width: 19; }
+#notes { height: auto; margin-top: 1; }
+#prompt { height: 5; border: round $foreground 30%; padding: 0 1; background: $background; border-title-color: $text-accent;
+          border-subtitle-color: $foreground 60%; scrollbar-size-vertical: 1; }
+.-low #prompt { height: 4; }
+#prompt:focus { border: round $primary; }
+
 #choose { height: 1fr; }
-#recipes { width: 37; height: 100%; }
+#recipes { width: 37; height: 100%; overflow-x: hidden; }
 .-wide #recipes { width: 84; }
 #form { padding: 0 1; border-left: solid $foreground 15%; scrollbar-size-vertical: 1; }
 #about { height: auto; margin-bottom: 1; }
 .field { height: 1; }
 .field Label { width: 15; color: $foreground 60%; }
-.field:focus-within Label { color: $accent; text-style: bold; }
+.field:focus-within Label { color: $text-accent; text-style: bold; }
 .field Input, .field Knob { width: 1fr; }
-.field.-edited Label { color: $primary; text-style: bold; }
-#more { height: 1; margin-top: 1; color: $primary; }
+.field.-edited Label { color: $text-primary; text-style: bold; }
+#more { height: 1; margin-top: 1; color: $text-primary; }
 #more:focus { text-style: bold reverse; }
 #order { height: auto; border-top: solid $foreground 15%; padding: 0 1; }
 #hint { height: 1; color: $foreground 60%; text-wrap: nowrap; text-overflow: ellipsis; }
 #hint.-bad { color: $text-error; }
-#command { width: 1fr; height: auto; max-height: 3; color: $success; }
+#command { width: 1fr; height: auto; max-height: 3; color: $text-success; }
 #estimate { width: 1fr; height: auto; max-height: 2; }
 #start { width: 14; min-width: 14; }
 #go { height: auto; }
@@ -670,6 +689,11 @@ DataTable > .datatable--cursor { background: $primary 30%; color: $foreground; t
 def bits(*parts):
     "Strings and (string, style) pairs, with None left out -> what a Static shows, never read as markup."
     return Content.assemble(*(p for p in parts if p))
+
+def follow(pane):
+    "Stay at the end of what will grow, unless somebody has scrolled away from there."
+    if pane.max_scroll_y - pane.scroll_offset.y <= 2:
+        pane.call_after_refresh(pane.scroll_end, animate=False)
 
 class Page(Screen):
     "One of the four screens: tabs and news above, the keys below, and word of it if the terminal is too small."
@@ -717,7 +741,7 @@ class Page(Screen):
             return bits((self.app.machine, "$foreground 60%"))
         run = max(live, key=lambda r: (r is self.app.run, r.written))
         more = f" and {len(live) - 1} more" if len(live) > 1 else ""
-        return bits(("● ", f"${COLORS.get(run.state, 'success')}"), run.name, (more, "$foreground 60%"),
+        return bits(("● ", f"$text-{COLORS.get(run.state, 'success')}"), run.name, (more, "$foreground 60%"),
                     (f" {run.state} {run.done:.0%}", "$foreground 60%"))
 
 class Ask(ModalScreen):
@@ -730,7 +754,7 @@ class Ask(ModalScreen):
         with Vertical(classes="box") as box:
             box.border_title = self.title_
             yield Static(self.text, markup=False)
-            yield OptionList("", *[Option(bits((f"{key:>6}  ", "bold $accent"), words), id=key)
+            yield OptionList("", *[Option(bits((f"{key:>6}  ", "bold $text-accent"), words), id=key)
                                    for key, words in {**self.answers, "esc": "cancel"}.items()], compact=True)
 
     def on_mount(self):
@@ -789,7 +813,8 @@ class Pick(ModalScreen):
                           if all(word in str(shown).lower() for word in words))
         found.highlighted = 0
 
-    on_mount = narrow
+    def on_mount(self):
+        self.narrow()
 
     def action_move(self, by):
         found = self.query_one(OptionList)
@@ -814,7 +839,7 @@ class Help(ModalScreen):
             box.border_title, box.border_subtitle = "help", "esc closes"
             lines = [self.page.HELP.strip(), ""]
             for key, words in self.keys:
-                lines.append(bits((f"{key:>14}  ", "bold $accent"), words))
+                lines.append(bits((f"{key:>14}  ", "bold $text-accent"), words))
             yield Static(Content("\n").join(Content(line) if isinstance(line, str) else line for line in lines))
 
 # ---- Watch: one run ----------------------------------------------------------------------------------------
@@ -867,7 +892,6 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
                         yield Static(markup=False)
                     with VerticalScroll(id="log", classes="pane") as pane:
                         pane.border_title = "log"
-                        pane.anchor()
                         yield Static(markup=False)
             yield Static(id="side", markup=False)
 
@@ -878,7 +902,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         self.query_one("#watch").display = bool(run)
         if not run:
             self.query_one("#warning").display = False
-            return head.update(bits("Nothing to watch yet. ", ("1", "bold $accent"), " chooses what to train."))
+            return head.update(bits("Nothing to watch yet. ", ("1", "bold $text-accent"), " chooses what to train."))
         state = run.state
         word, color = f"{state} {clock(run.silent)}" if state == "stalled" else state, COLORS.get(state, "primary")
         most = number(run.start.get("max_iters"))
@@ -893,8 +917,8 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         filled = (width - len(tail)) * run.done
         bar = int(filled)
         half = "╸" if filled - bar > 0.5 else ""
-        head.update(bits((run.name, "bold"), "  ", (path, "$foreground 60%"), " " * gap, (f"● {word}", f"${color}"),
-                         f"  {steps}\n", ("━" * bar + half, f"${color}"),
+        head.update(bits((run.name, "bold"), "  ", (path, "$foreground 60%"), " " * gap, (f"● {word}", f"$text-{color}"),
+                         f"  {steps}\n", ("━" * bar + half, f"$text-{color}"),
                          ("━" * (width - len(tail) - bar - len(half)), "$foreground 15%"), tail))
         points = loss_points(run)
         smoothed = smooth(points, self.share) if self.share else points
@@ -936,12 +960,13 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
             last = [clean(run.end["message"])] if run.end and not run.log else run.lines()[-4:]
             trouble.update(bits(*[f"{why}\n" if why else None, *((line[:400] + "\n", "$foreground 60%") for line in last),
                                   f"{run.kept()} " if run.start else None,
-                                  ("r", "bold $accent"), f": {remedy}." if run.start else f": {remedy}.",
+                                  ("r", "bold $text-accent"), f": {remedy}." if run.start else f": {remedy}.",
                                   f"  (exit status {code}; whole log: l)" if code is not None else None]))
-        newest = [(f"step {step:,}\n", "bold $accent") if i % 2 == 0 else text.strip("\n") + "\n\n"
+        newest = [(f"step {step:,}\n", "bold $text-accent") if i % 2 == 0 else text.strip("\n") + "\n\n"
                   for step, text in run.samples for i in (0, 1)]
         self.query_one("#samples Static", Static).update(bits(*newest) if newest else bits(
             ("A sample comes with each evaluation; g asks for one now.", "$foreground 60%")))
+        follow(self.query_one("#log"))
         self.query_one("#log Static", Static).update("\n".join(run.lines()[-120:]))
 
     def stats(self, run, smoothed):
@@ -970,7 +995,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         parts = []
 
         def title(text):
-            parts.extend(["\n" if parts else "", (f"{text}\n", "bold $accent")])
+            parts.extend(["\n" if parts else "", (f"{text}\n", "bold $text-accent")])
 
         def line(name, value, values=()):
             parts.extend([(f"{name:11}", "$foreground 60%"), (f"{value:12}", "bold"),
@@ -1130,12 +1155,12 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         return sorted(known, key=value, reverse=down) + [run for run in runs if value(run) is None]
 
     def cells(self, run, wide):
-        state, color = run.state, self.app.color(COLORS.get(run.state, "foreground"))
+        state, color = run.state, self.app.color(f"text-{COLORS.get(run.state, 'primary')}")
         dim, mark = self.app.color("foreground") + " dim", self.marked.index(run.folder) if run.folder in self.marked \
             else None
         most, train = number(run.start.get("max_iters")), run.part("train")
         name = Text.assemble((" " if mark is None else "abcdef"[mark % 6], "bold " + self.app.color(
-            ("primary", "accent", "success", "error", "warning", "secondary")[(mark or 0) % 6])), " ",
+            "text-" + ("primary", "accent", "success", "error", "warning", "secondary")[(mark or 0) % 6])), " ",
             (run.name, "bold" if run is self.app.run else ""))
         right = lambda text: Text(text, justify="right")
         texts = {"run": name, "state": Text(f"{'●' if state in LIVE else ' '} {state}", color),
@@ -1151,7 +1176,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         table, runs, wide = self.query_one(DataTable), self.found(), self.size.width >= 112
         none, nothing = self.query_one("#none", Static), not self.app.runs
         none.display, table.display = nothing, not nothing
-        none.update(bits(("No runs yet", "bold"), f" in {clean(self.app.root.absolute())}\n\n", ("1", "bold $accent"),
+        none.update(bits(("No runs yet", "bold"), f" in {clean(self.app.root.absolute())}\n\n", ("1", "bold $text-accent"),
                          " chooses a preset: nano takes a minute or two.\n", "Elsewhere: ",
                          ("python tui.py --runs FOLDER", "bold"), ", or one run: ",
                          ("python tui.py RUN", "bold")))
@@ -1348,7 +1373,9 @@ def written(value):
 class Knob(Static, can_focus=True):
     "A value out of a row of values: arrows step, a click picks, and where it is free a number can be typed."
     BINDINGS = [Binding("left,minus", "turn(-1)", "Less", show=False),
-                Binding("right,plus,space", "turn(1)", "More", show=False)]
+                Binding("right,plus,space", "turn(1)", "More", show=False),
+               Binding("up", "app.focus_previous", "Back", show=False),
+               Binding("down", "app.focus_next", "Next", show=False)]
     value = reactive("", init=False)
 
     class Changed(Message):
@@ -1486,7 +1513,7 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         table.clear(columns=True)
         for title in ("preset", "weights", "memory", "fits", *(["context", "for"] if wide else [])):
             table.add_column(title)
-        right, green, red = lambda text: Text(text, justify="right"), self.app.color("success"), self.app.color("error")
+        right, green, red = lambda text: Text(text, justify="right"), self.app.color("text-success"), self.app.color("text-error")
         for name, about in self.app.catalog.presets.items():
             cost = self.app.catalog.recipe(name)
             table.add_row(Text(clean(name), "bold"), right(short(number(cost.get("parameters")))),
@@ -1502,7 +1529,7 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
 
     def broken(self, message):
         self.trouble = message
-        parts, place = [(f"The presets can't be read.\n\n", "bold $error"), f"{clean(message)}\n\n"], None
+        parts, place = [(f"The presets can't be read.\n\n", "bold $text-error"), f"{clean(message)}\n\n"], None
         if found := re.search(r"line (\d+) column (\d+)", message):
             line, column, path = int(found[1]), int(found[2]), self.presets_file()
             with contextlib.suppress(OSError):
@@ -1510,9 +1537,9 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
                 for i in range(max(1, line - 3), min(len(text), line + 1) + 1):
                     parts.append((f"{i:5} | {clean(text[i - 1])}\n", "bold" if i == line else "$foreground 60%"))
                     if i == line:
-                        parts.append((f"      | {' ' * (column - 1)}^\n", "bold $error"))
-        parts += ["\nNothing was started. Mend it, then press ", ("r", "bold $accent"), ". ",
-                  ("e", "bold $accent"), " opens it in your editor."]
+                        parts.append((f"      | {' ' * (column - 1)}^\n", "bold $text-error"))
+        parts += ["\nNothing was started. Mend it, then press ", ("r", "bold $text-accent"), ". ",
+                  ("e", "bold $text-accent"), " opens it in your editor."]
         self.query_one("#broken", Static).update(bits(*parts))
         self.add_class("-broken")
         self.set_focus(None)
@@ -1679,7 +1706,7 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         values = {k: number_of(texts[k]) or 0 for k in ("max_iters", "max_minutes", "batch_size", "block_size")}
         device = self.app.catalog.devices[0] if self.app.catalog.devices else {}
         rough = "" if self.fit or not self.edited.keys() - {"run", "data"} else "about "
-        fits = ("fits", "bold $success") if base.get("fits") else ("does not fit", "bold $error")
+        fits = ("fits", "bold $text-success") if base.get("fits") else ("does not fit", "bold $text-error")
         parts = [(short(number(base.get("parameters"))), "bold"), " weights · ", rough, size(number(base.get("memory"))),
                  f" of {size(number(device.get('memory')))} ", fits]
         tokens = values["batch_size"] * values["block_size"]
@@ -1736,7 +1763,7 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
     @work
     async def action_data(self):
         names = await self.app.corpora()
-        options = [("", bits(("browse …", "bold $accent"), "  a file of your own")),
+        options = [("", bits(("browse …", "bold $text-accent"), "  a file of your own")),
                    *((name, bits((f"{name:16}", "bold"), (about, "$foreground 60%"))) for name, about in names.items())]
         name = await self.app.push_screen_wait(Pick("data", options))
         if name == "":
@@ -1775,10 +1802,500 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         self.app.launch(self.app.root / run, flags)
         self.fill()
 
+# ---- Chat: talk to a checkpoint ----------------------------------------------------------------------------
+
+class Heard(Message):
+    "What the model's process said: an object of its protocol, or its end."
+    def __init__(self, talker, kind, said):
+        super().__init__()
+        self.talker, self.kind, self.said = talker, kind, said
+
+class Talker:
+    "`gpt.py chat --jsonl` as a process: requests in, messages out. Its pieces wait in a list for the next repaint."
+    def __init__(self, page, path):
+        self.page, self.pieces, self.words = page, [], []
+
+        app = page.app
+        self.process = subprocess.Popen(
+            [sys.executable, str(app.gpt), "chat", str(path), "--jsonl"], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"})
+        threading.Thread(target=self.listen, daemon=True).start()
+
+    def listen(self):
+        for line in self.process.stdout:
+            try:
+                said = json.loads(line)
+                kind = said["kind"]
+            except (ValueError, TypeError, KeyError):
+                self.words = [*self.words, clean(line.decode("utf-8", "replace").rstrip())][-8:]
+                continue
+            if kind == "piece":
+                self.pieces.append(said)
+            else:
+                self.page.post_message(Heard(self, kind, said))
+        self.page.post_message(Heard(self, "gone", {"code": self.process.wait()}))
+
+    @property
+    def alive(self):
+        return self.process.poll() is None
+
+    def say(self, **request):
+        with contextlib.suppress(OSError):                    # it died: listen() finds out
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def close(self):
+        self.process.kill()
+
+def surprise(prob):
+    "How a token looks under the X-ray: from red, which the model hardly expected, to green."
+    bands = ((0.02, "on $error 55%"), (0.1, "on $error 25%"), (0.3, "on $warning 30%"), (0.7, "on $success 18%"))
+    return next((style for limit, style in bands if prob < limit), "on $success 38%")
+
+class Turn(Vertical):
+    """What was asked and what was answered, in one flow. A text can be long, and each repaint lays out again what
+    changed: so it is a column of pieces of text, broken at line ends, of which only the last one grows."""
+    def __init__(self, shown, sent, stop=""):
+        super().__init__()
+        self.shown, self.sent, self.stop, self.tokens, self.starts = shown, sent, stop, [], [0]
+        self.report, self.settings, self.xray, self.at = "", {}, False, None
+
+    def compose(self):
+        yield Static(markup=False, classes="chunk")
+        yield Static(markup=False, classes="report")
+
+    @property
+    def reply(self):
+        return "".join(text for text, _, _ in self.tokens)
+
+    def add(self, said):
+        for piece in said:
+            options = [(str(text), number(p) or 0.0) for text, p in piece.get("alternatives") or []]
+            self.tokens.append((str(piece.get("text", "")), number(piece.get("prob")), options))
+            size = sum(len(text) for text, _, _ in self.tokens[self.starts[-1]:]) if "\n" in self.tokens[-1][0] else 0
+            if size > 1200 and self.tokens[-1][0].endswith("\n"):
+                self.paint(len(self.starts) - 1)
+                self.starts.append(len(self.tokens))
+                self.mount(Static(markup=False, classes="chunk"), before=self.query_one(".report"))
+        self.paint(len(self.starts) - 1)
+
+    def restart(self):
+        self.tokens, self.starts, self.at = [], [0], None
+        self.query(".chunk").exclude(":first-child").remove()
+        self.paint(0)
+
+    def paint(self, i):
+        "Show the i-th piece of the text."
+        chunks = list(self.query(".chunk"))
+        if i >= len(chunks):
+            return self.call_after_refresh(self.paint, i)
+        first, last = self.starts[i], self.starts[i + 1] if i + 1 < len(self.starts) else len(self.tokens)
+        parts = [(clean(self.shown), "bold $text-accent")] if i == 0 else []
+        if self.xray:
+            for n in range(first, last):
+                text, prob, _ = self.tokens[n]
+                style = Style.parse("reverse bold") if n == self.at else None
+                part = Content.styled(clean(text), surprise(prob) if prob is not None and n != self.at else "")
+                parts.append((part.stylize(style) if style else part).stylize(Style.from_meta({"token": n})))
+        else:
+            parts.append(clean("".join(text for text, _, _ in self.tokens[first:last])))
+        shown = Content.assemble(*parts)
+        chunks[i].update(shown[:-1] if i + 1 < len(self.starts) and shown.plain.endswith("\n") else shown)
+
+    def part_of(self, at):
+        "Which piece of the text a token is in."
+        return bisect.bisect_right(self.starts, at) - 1
+
+    def row_of(self, at):
+        "In which row of the column a token stands, about: words are not cut there."
+        part = self.part_of(at)
+        chunk = list(self.query(".chunk"))[part]
+        before = self.shown * (part == 0) + "".join(text for text, _, _ in self.tokens[self.starts[part]:at])
+        width = max(1, chunk.size.width)
+        *whole, last = before.split("\n")
+        return chunk.virtual_region.y + sum(max(1, -(-len(line) // width)) for line in whole) + len(last) // width
+
+    def repaint(self):
+        for i in range(len(self.starts)):
+            self.paint(i)
+
+    def tell(self, text):
+        self.report = text
+        self.query_one(".report", Static).update(bits((text, "$foreground 50%")))
+
+class Prompt(TextArea):
+    "Enter sends, ctrl+j is a new line, up in an empty box brings the last text back."
+    class Sent(Message):
+        pass
+
+    async def _on_key(self, event):
+        if event.key == "enter":
+            event.stop()
+            event.prevent_default()
+            self.post_message(self.Sent())
+        elif event.key in ("ctrl+j", "shift+enter", "alt+enter"):
+            event.stop()
+            event.prevent_default()
+            self.insert("\n")
+        elif event.key == "up" and not self.text:
+            event.stop()
+            event.prevent_default()
+            self.screen.action_edit()
+        else:
+            await super()._on_key(event)
+
 class Chat(Page):
-    HELP=""
+    HELP = """The model goes on with the text you begin. enter in an empty box: it writes on. esc stops it; esc again
+leaves the box, and there the single keys work: x for the X-ray, then ← → from token to token."""
+    BINDINGS = [Binding("escape", "stop", "Stop"), Binding("escape", "leave", "Leave the box", show=False),
+                Binding("ctrl+r", "again", "Again"), Binding("ctrl+g", "on", "More"),
+                Binding("ctrl+o", "open", "Model"), Binding("ctrl+t", "knobs", "Tune"), Binding("ctrl+l", "xray", "X-ray"),
+                Binding("ctrl+s", "save", "Save"), Binding("ctrl+n", "new", "New", show=False),
+                Binding("x", "xray", "X-ray", show=False), Binding("y", "copy", "Copy the reply", show=False),
+                Binding("Y", "copy_all", "Copy all", show=False), Binding("e", "edit", "Edit and resend", show=False),
+                Binding("i", "write", "Write", show=False), Binding("left", "token(-1)", "Token before", show=False),
+                Binding("right", "token(1)", "Next token", show=False)]
+    KNOBS = {"mode": ("continue", "dialogue"), "temperature": [f"{t / 10:g}" for t in range(21)],
+             "top_k": (0, 1, 5, 10, 20, 40, 100, 200), "top_p": (0.5, 0.7, 0.8, 0.9, 0.95, 1),
+             "min_p": (0, 0.01, 0.02, 0.05, 0.1, 0.2), "repetition_penalty": (1, 1.05, 1.1, 1.2, 1.3, 1.5),
+             "max_new_tokens": (20, 50, 100, 200, 500, 1000, 2000), "seed": (0, 1, 2, 3, 42, 1337)}
+    FIRST = {"mode": "continue", "temperature": "0.8", "top_k": "0", "top_p": "0.95", "min_p": "0",
+             "repetition_penalty": "1", "max_new_tokens": "200", "seed": "0"}
+
+    def __init__(self):
+        super().__init__()
+        self.talker, self.ready, self.busy, self.trouble, self.path = None, None, None, "", None
+        self.count, self.used, self.xray, self.editing, self.asked_at = 0, 0, False, None, 0.0
+
     def body(self):
-        yield Static("chat")
+        yield Static(id="model", markup=False)
+        with Horizontal(id="chat"):
+            with Vertical():
+                with VerticalScroll(id="said"):
+                    yield Static(id="welcome", markup=False)
+                yield Static(id="peek", markup=False)
+            with VerticalScroll(id="controls", can_focus=False):
+                settings = {**self.FIRST, **self.app.settings.get("sampling", {})}
+                for name, options in self.KNOBS.items():
+                    label = {"seed": "seed (0: new)"}.get(name, name.replace("_", " "))
+                    yield Horizontal(Label(label), Knob(settings[name], options, free=name != "mode", id=name),
+                                     classes="field")
+                yield Static(id="notes", markup=False)
+        yield Prompt(id="prompt", compact=True)
+
+    def on_mount(self):
+        prompt = self.query_one(Prompt)
+        prompt.border_title, prompt.border_subtitle = "begin a text", "enter send · ctrl+j new line"
+        prompt.focus()
+        self.set_interval(1 / 12, self.flush)
+
+    @property
+    def turns(self):
+        return list(self.query(Turn))
+
+    def knob(self, name):
+        return self.query_one(f"#{name}", Knob).value
+
+    # the model
+
+    def on_screen_resume(self):
+        path, self.app.wanted = self.app.wanted, None
+        if not path and not self.path and self.app.run:       # best of the selected run
+            path = next((p for name in ("best.pt", "latest.pt") if (p := self.app.run.folder / name).exists()), None)
+        if path and (path != self.path or not self.ready):
+            self.load(path)
+        super().on_screen_resume()
+
+    def load(self, path):
+        "Another checkpoint: in the process that is there, or in a new one."
+        self.path, self.ready, self.trouble, self.used = path, None, "", 0
+        if self.busy:
+            self.finish("stopped")
+        if self.talker and self.talker.alive:
+            self.talker.say(load=str(path))
+        else:
+            try:
+                self.talker = self.app.talker = Talker(self, path)
+            except OSError as e:
+                self.trouble = str(e)
+        self.show()
+
+    @on(Heard)
+    def heard(self, message):
+        kind, said = message.kind, message.said
+        if message.talker is not self.talker:
+            return
+        self.flush()
+        if kind == "ready":
+            self.ready, self.trouble = said, ""
+        elif kind == "gone":
+            self.trouble = "\n".join(self.talker.words[-4:]) or f"The model's process ended (exit status {said['code']})."
+            self.talker = self.ready = None
+            self.finish("its process ended")
+        elif kind == "error":
+            self.trouble = clean(said.get("message", "an error without a word"))
+            self.finish("error")
+        elif kind == "done" and self.busy and str(said.get("id")) == str(self.count):
+            self.used = number(said.get("context_used")) or self.used
+            self.finish(clean(said.get("reason", "")),
+                        number(said.get("tokens")), number(said.get("tokens_per_s")))
+        self.show()
+
+    def flush(self):
+        "What came since the last repaint."
+        talker, turn = self.talker, self.busy
+        if talker and talker.pieces:
+            pieces, talker.pieces = talker.pieces, []
+            pieces = [p for p in pieces if str(p.get("id")) == str(self.count)]
+            if turn and pieces and turn.is_attached:
+                follow(self.query_one("#said"))
+                turn.add(pieces)
+                self.used += len(pieces)
+                n, took = len(turn.tokens), max(0.01, time.monotonic() - self.asked_at)
+                turn.tell(f"{n} tokens · {n / took:.0f} tokens/s · writing, esc stops")
+                self.show_model()
+        if turn and turn.stopping and time.monotonic() - turn.stopping > 2:  # it does not listen any more
+            talker.close()
+            self.finish("stopped; its process was ended")
+
+    def finish(self, why, tokens=None, speed=None):
+        turn, self.busy = self.busy, None
+        if not turn:
+            return
+        s = turn.settings
+        turn.tell(" · ".join([f"{tokens if tokens is not None else len(turn.tokens)} tokens",
+                              *([f"{speed:.0f} tokens/s"] if speed else []), f"T {s['temperature']:g}",
+                              *(f"{word} {s[k]:g}" for word, k, off in (("top-k", "top_k", 0), (
+                                  "top-p", "top_p", 1), ("min-p", "min_p", 0), ("repetition", "repetition_penalty", 1))
+                                if s[k] != off), f"seed {s['seed']}", why]))
+        self.refresh_bindings()
+
+    # what is shown
+
+    def show(self):
+        super().show()
+        self.show_model()
+        welcome, texts = self.query_one("#welcome", Static), []
+        if self.trouble:
+            texts = [("It does not work:\n", "bold $text-error"), self.trouble, "\n\n", ("ctrl+o", "bold $text-accent"),
+                     " opens another checkpoint."]
+        elif not self.path:
+            texts = [("No model yet. ", "bold"), "To talk you need a trained one.\n\n", ("esc 1", "bold $text-accent"),
+                     " trains one: nano takes a minute or two.\n", ("ctrl+o", "bold $text-accent"), " lists what is there."]
+        elif not self.ready:
+            texts = [f"Loading {clean(self.path)} …"]
+        elif not self.turns:
+            texts = ["This model continues text; it was not taught to answer questions. Write the beginning, and it "
+                     "writes the rest."]
+        welcome.update(bits(*texts))
+        welcome.display = bool(texts)
+        run = self.app.runs.get(self.path.parent) if self.path else None
+        if run and run.start:
+            model, train = run.part("model"), run.part("train")
+            self.query_one("#notes", Static).update(bits(
+                ("model\n", "bold $text-accent"), f"{short(number(run.start.get('parameters')))} weights, ",
+                "{} layers, {} heads\n{} wide, context {}\n".format(*(clean(model.get(k, "?")) for k in (
+                    "n_layer", "n_head", "n_embd", "block_size"))),
+                f"{clean(train.get('level', '?'))} level, vocabulary {clean(model.get('vocab_size', '?'))}\n",
+                f"{run.step:,} steps on {clean(train.get('data', '?'))}"))
+
+    def show_model(self):
+        size = (self.ready or {}).get("block_size") or 0
+        run = self.app.runs.get(self.path.parent) if self.path else None
+        name = f"{clean(self.path.parent.name)} " if self.path else "no model"
+        file = self.path.name if self.path else ""
+        what = f"  {clean(self.ready.get('level', ''))}" if self.ready else "  loading …" if self.path and not \
+            self.trouble else ""
+        if run and run.best and self.size.width > 70:
+            what += f" · step {run.step:,} · val {run.best.val:.3f}"
+        used, right = min(self.used, size), ""
+        if size:
+            filled = round(12 * used / size)
+            right = f"{'forgets its beginning  ' if self.used > size else ''}context {'█' * filled}{'░' * (12 - filled)} " \
+                    f"{used}/{size} "
+        gap = max(1, self.size.width - 2 - len(name + file + what) - len(right))
+        self.query_one("#model", Static).update(bits((name, "bold"), file, (what, "$foreground 60%"), " " * gap, (
+            right, "$text-warning" if self.used > size else "$text-success")))
+
+    # asking
+
+    def settings(self):
+        values = {name: float(self.knob(name)) for name in self.KNOBS if name != "mode"}
+        for name in ("top_k", "max_new_tokens", "seed"):
+            values[name] = int(values[name])
+        values["seed"] = values["seed"] or int.from_bytes(os.urandom(2), "big") + 1
+        return values
+
+    def ask(self, turn):
+        "Let the model go on from all of the turn."
+        self.count += 1
+        self.busy, self.asked_at, turn.stopping, turn.settings = turn, time.monotonic(), 0.0, self.settings()
+        self.talker.say(id=self.count, prompt=turn.sent + turn.reply, probs=True,
+                        **({"stop": turn.stop} if turn.stop else {}), **turn.settings)
+        turn.tell("thinking …")
+        said = self.query_one("#said")
+        said.call_after_refresh(said.scroll_end, animate=False)
+        self.refresh_bindings()
+
+    @on(Prompt.Sent)
+    @work
+    async def send(self):
+        prompt = self.query_one(Prompt)
+        if self.busy or not self.ready:
+            return self.notify("It is still writing: esc stops it" if self.busy else "The model is not ready yet")
+        text, turns = prompt.text, self.turns
+        if not text:
+            return self.action_on()
+        if self.editing in turns:
+            await self.editing.remove()
+        self.editing, turns = None, self.turns
+        if self.knob("mode") == "dialogue":                   # as `gpt.py chat` has it
+            before = turns[-1].sent + turns[-1].reply if turns else ""
+            turn = Turn(f"{text}\n", f"{before}\n\nUser: {text}\n\nAssistant:".lstrip("\n"), "User:")
+        else:
+            turn = Turn(text, text)
+        turn.xray = self.xray
+        prompt.text = ""
+        self.query_one("#welcome").display = False
+        await self.query_one("#said").mount(turn)
+        turn.paint(0)
+        self.ask(turn)
+
+    def check_action(self, action, parameters):
+        if action in ("again", "on", "save", "edit", "copy", "copy_all", "new"):
+            return bool(self.is_mounted and self.turns and not self.busy)
+        if action in ("stop", "leave"):
+            return bool(self.busy) == (action == "stop")
+        return action != "token" or self.xray
+
+    def action_stop(self):
+        self.busy.stopping = self.busy.stopping or time.monotonic()
+        self.talker.say(stop=self.count)
+
+    def action_leave(self):
+        self.query_one(Prompt if self.focused is self.query_one("#said") else "#said").focus()
+
+    def action_again(self):
+        if self.ready:
+            self.turns[-1].restart()
+            self.ask(self.turns[-1])
+
+    def action_on(self):
+        if self.turns and self.ready and not self.busy:
+            self.ask(self.turns[-1])
+
+    def action_edit(self):
+        if self.turns and not self.busy:
+            self.editing = self.turns[-1]
+            prompt = self.query_one(Prompt)
+            prompt.text = self.editing.shown.rstrip("\n") if self.editing.stop else self.editing.shown
+            prompt.move_cursor(prompt.document.end)
+            prompt.focus()
+
+    def action_write(self):
+        self.query_one(Prompt).focus()
+
+    @work
+    async def action_new(self):
+        await self.query(Turn).remove()
+        self.used = 0
+        self.show()
+
+    @work
+    async def action_open(self):
+        options = []
+        for run in self.app.newest_first():
+            for name in ("best.pt", "latest.pt"):
+                if (run.folder / name).exists():
+                    loss = run.best and (run.best.val if name == "best.pt" else run.evals[-1].val)
+                    options.append((str(run.folder / name), bits((f"{run.name:24} ", "bold"), f"{name:10}", (
+                        f"{clean(run.part('train').get('level', '')):5} val {fixed(loss)}", "$foreground 60%"))))
+        if not options:
+            return self.notify("There is no checkpoint yet: 1 trains a model", severity="warning")
+        if path := await self.app.push_screen_wait(Pick("talk to", options)):
+            self.load(Path(path))
+
+    @on(Knob.Changed)
+    def remember(self):
+        self.app.remember(sampling={name: self.knob(name) for name in self.KNOBS})
+
+    def action_knobs(self):
+        chat = self.query_one("#chat")
+        if not self.has_class("-wide"):
+            chat.toggle_class("-knobs")
+        if self.has_class("-wide") or chat.has_class("-knobs"):
+            self.query_one("#temperature").focus()
+        else:
+            self.query_one(Prompt).focus()
+
+    # the X-ray
+
+    def action_xray(self):
+        self.xray = not self.xray
+        self.query_one("#chat").set_class(self.xray, "-xray")
+        for turn in self.turns:
+            turn.xray, turn.at = self.xray, None
+            turn.repaint()
+        if self.xray and self.turns and not self.busy:
+            self.query_one("#said").focus()
+            self.look(self.turns[-1], 0)
+        self.refresh_bindings()
+
+    def action_token(self, by):
+        here = next((t for t in self.turns if t.at is not None), self.turns[-1] if self.turns else None)
+        if here:
+            self.look(here, (here.at or 0) + by)
+
+    def on_mouse_move(self, event):
+        if self.xray and (at := event.style.meta.get("token")) is not None:
+            widget, _ = self.get_widget_at(*event.screen_offset)
+            self.look(widget.parent, at)
+
+    def look(self, turn, at):
+        "Put the cursor on a token: what else could have stood there?"
+        for other in self.turns:
+            if other.at is not None:
+                was, other.at = other.at, None
+                other.paint(other.part_of(was))
+        if not isinstance(turn, Turn) or not turn.tokens:
+            return
+        turn.at = max(0, min(len(turn.tokens) - 1, at))
+        turn.paint(turn.part_of(turn.at))
+        said, y = self.query_one("#said"), turn.virtual_region.y + turn.row_of(turn.at)
+        if not said.scroll_offset.y <= y < said.scroll_offset.y + said.size.height:
+            said.scroll_to(y=y - said.size.height // 2, animate=False)
+        text, prob, others = turn.tokens[turn.at]
+        show = lambda t: clean(repr(t)[1:-1]).replace(" ", "␣")
+        parts = [(show(text), "bold reverse"), f" {prob:.1%}   instead: " if prob is not None else "  no numbers"]
+        for other, p in others:
+            parts += [(show(other), "bold"), f" {p:.1%}  "]
+        legend = [("\nexpected: ", "$foreground 60%")]
+        for limit, words in ((0.01, "hardly"), (0.05, "little"), (0.2, "rather"), (0.5, "well"), (0.9, "surely")):
+            legend += [(f" {words} ", surprise(limit)), " "]
+        self.query_one("#peek", Static).update(bits(*parts, *legend))
+
+    # taking it along
+
+    def action_copy(self):
+        self.app.copy(self.turns[-1].reply)
+
+    def transcript(self):
+        return "\n\n".join(turn.shown + turn.reply for turn in self.turns)
+
+    def action_copy_all(self):
+        self.app.copy(self.transcript())
+
+    def action_save(self):
+        path = self.path.parent / time.strftime("chat-%Y%m%d-%H%M%S.txt")
+        turns = [{"prompt": t.sent, "reply": t.reply, "settings": t.settings, "report": t.report} for t in self.turns]
+        try:
+            path.write_text(self.transcript() + "\n", encoding="utf-8")
+            path.with_suffix(".json").write_text(json.dumps({"model": str(self.path), "turns": turns}, indent=1),
+                                                 encoding="utf-8")
+            self.notify(f"{clean(path)}, and .json with all settings", title="saved", markup=False)
+        except OSError as e:
+            self.notify(f"{clean(path)}: {e.strerror}", severity="error", markup=False)
 
 def ask(program, *words):
     "Run one of our programs and wait. -> exit status, output, errors"
@@ -1803,15 +2320,22 @@ class Tui(App):
     def __init__(self, root=Path("runs"), run=None, gpt=HERE / "gpt.py", theme=None):
         super().__init__()
         self.root, self.gpt, self.runs, self.run, self.machine = Path(root), Path(gpt), {}, None, ""
-        self.settings, self.catalog = {}, None
+        self.settings, self.catalog, self.talker = {}, None, None
         with contextlib.suppress(OSError, ValueError):
             self.settings = dict(json.loads((self.root / ".tui.json").read_text(encoding="utf-8")))
         dark = not os.environ.get("COLORFGBG", "").endswith((";15", ";7"))
         wanted = theme or self.settings.get("theme") or ("textual-dark" if dark else "textual-light")
         self.theme = wanted if wanted in self.available_themes else "textual-dark"
-        self.wake = None
+        self.wake = self.wanted = None                        # the checkpoint that Chat shall open
         if run:
             self.run = self.runs[Path(run)] = Run(run)
+
+    def get_system_commands(self, screen):
+        yield from super().get_system_commands(screen)
+        for _, binding, enabled, _ in self.page.active_bindings.values():
+            if enabled and binding.description and not binding.system:
+                act = partial(self.page.run_action, binding.action)
+                yield SystemCommand(binding.description, f"key {self.get_key_display(binding)}", act)
 
     def on_mount(self):
         self.wake = asyncio.Event()
@@ -1829,6 +2353,10 @@ class Tui(App):
             with contextlib.suppress(OSError):
                 if self.root.is_dir():
                     (self.root / ".tui.json").write_text(json.dumps(self.settings), encoding="utf-8")
+
+    def on_unmount(self):
+        if self.talker:
+            self.talker.close()
 
     @property
     def page(self):
@@ -1939,6 +2467,8 @@ class Tui(App):
                     markup=False)
 
     def talk_to(self, run, name):
+        path = run.folder / name
+        self.wanted = path if path.exists() else run.folder / "latest.pt"
         self.switch_mode("chat")
 
     # keys
