@@ -4,13 +4,13 @@
 # ///
 """gpt.py: train a GPT-2 from scratch and talk to it, in one file that you can read in one sitting.
 
-    python gpt.py train --preset nano --level word      a small model of words: minutes on a laptop
-    python gpt.py train --preset laptop --data my.txt   your own text, letter by letter
+    python gpt.py train --preset nano --level word      a first model of words: under a minute on a laptop
+    python gpt.py train --preset laptop --data my.txt   your own text, letter by letter: three minutes
     python gpt.py train --resume                        go on with the newest run, bit for bit
-    torchrun --nproc_per_node=4 gpt.py train --preset gpt2 --data openwebtext           four GPUs
+    torchrun --nproc_per_node=4 gpt.py train --preset gpt2 --data openwebtext           four GPUs, days
     python gpt.py sample --prompt "Holmes said"         the newest run continues your text
-    python gpt.py presets                               what there is, how large, whether it fits here
-    python gpt.py bench                                 how fast this machine trains
+    python gpt.py chat                                  talk to it
+    python gpt.py eval | runs | plot RUN RUN | presets | bench         what is it worth, what else is there
 
 Every number has a flag: python gpt.py train --help. From Python: import gpt; gpt.train(preset="nano"); then
 gpt.load().sample("Holmes said"). Pasted into a notebook cell, this file defines all that and runs nothing.
@@ -21,13 +21,12 @@ It reads in the order in which text flows: text -> tokenizer -> tokens -> batch 
 """
 import argparse, base64, codecs, contextlib, copy, ctypes, dataclasses, difflib, functools, itertools, json
 import math, os, platform, queue, re, shutil, signal, subprocess, sys, tempfile, threading, time
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal, get_args
-
 import numpy as np
 
 IS_FILE = "__file__" in globals()                             # a notebook cell is not
@@ -35,7 +34,6 @@ HERE = Path(__file__).resolve().parent if IS_FILE else Path.cwd()
 
 class Problem(Exception):                                     # a mistake in what was asked for: one line that
     status = 2                                                # says how to mend it
-
 class Failure(Problem):                                       # it was asked for rightly, and went wrong
     status = 1
 
@@ -136,6 +134,26 @@ class SampleConfig:
     probs: int = knob(0, "with each token, what else was likely: so many", "probs >= 0")
     seed: int = knob(1, "the same seed picks the same text", "seed >= 0")
 
+@dataclass
+class Options:
+    "what the other commands work on"
+    prompt: str = knob("", "the text to go on from")
+    prompt_file: str = knob("", "the file that has it; -: standard input")
+    show_probs: bool = knob(False, "colour each token by its probability, and list what else was likely")
+    preset: str = knob("", "only this one")
+    presets: str = knob("", "a JSON file with recipes of your own")
+    data: str = knob("", "as in training; empty: what the run was trained on")
+    split: Literal["val", "test"] = knob("val", "test: the folder's test.bin, or the whole of a text file")
+    stride: int = knob(0, "tokens from a window to the next; 0: no overlap", "stride >= 0")
+    rows: bool = knob(False, "WikiText's protocol: each row by itself, no blank ones, whole windows only")
+    out: str = knob("loss.pdf", "a .pdf, .png or .svg")
+    sort: str = knob("when", "the column to sort by")
+    json: bool = knob(False, "for programs")
+    jsonl: bool = knob(False, "for programs: a request a line in, a piece of the answer a line out")
+    device: str = knob("auto", "cuda, cuda:1, mps or cpu; auto: the best there is")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = knob("auto", "precision; auto: the fastest")
+    threads: int = knob(0, "CPU threads; 0: what measures fastest", "threads >= 0")
+
 def knobs(*configs):
     return {f.name: f for config in configs for f in dataclasses.fields(config) if f.metadata}
 
@@ -151,10 +169,8 @@ def convert(knob, value):
     if choices:
         expect(text.lower() in choices, f"--{knob.name} {text}: {nearest(text, choices)}")
         return text.lower() == "true" if knob.type is bool else text.lower()
-    try:
+    with blame(f"--{knob.name} {text}: expected a{' whole' * (knob.type is int)} number", ValueError):
         return knob.type(text)
-    except ValueError:
-        raise Problem(f"--{knob.name} {text}: expected a{' whole' * (knob.type is int)} number")
 
 def fill(config_class, values):
     "A configuration out of a dict that may hold more. Its rules are kept, or the first broken one is told."
@@ -189,8 +205,8 @@ def configure(asked, saved=None):
     "-> ModelConfig, TrainConfig. What is asked for goes before the preset, or before the run that goes on."
     for name in asked:
         expect(name in KNOBS, f"unknown option {name}: {nearest(name, KNOBS)}")
-    presets = {} if saved else load_presets(asked.get("presets"))
-    base = saved or recipe(presets, asked.get("preset", "nano"), asked.get("level"))
+    name, level = asked.get("preset", "nano"), asked.get("level")
+    base = saved or recipe(load_presets(asked.get("presets")), name, level)
     if LIMITS.keys() & asked.keys():                          # ten minutes are ten, whatever the preset has
         base = {**base, **LIMITS}
     model, config = (fill(c, {**base, **asked}) for c in (ModelConfig, TrainConfig))
@@ -235,14 +251,14 @@ def presets_command(asked):
     for name, level in itertools.product(presets, LEVELS):
         m, t = (fill(c, recipe(presets, name, level)) for c in (ModelConfig, TrainConfig))
         m.vocab_size = t.vocab_size or TYPICAL_VOCABULARY[level]
-        weights, memory = count_parameters(m), training_memory(m, t, here[0]["device"])
-        fits = memory < 0.9 * (here[0]["memory"] or math.inf)
+        cost = {"parameters": count_parameters(m), "memory": training_memory(m, t, here[0]["device"])}
+        cost["fits"] = cost["memory"] < 0.9 * (here[0]["memory"] or math.inf)
         about = {"about": "", "for": "", **presets[name], "level": recipe(presets, name)["level"]}
-        found.setdefault(name, about)[level] = {**vars(t), **vars(m), "parameters": weights, "memory": memory,
-                                                "fits": fits}
+        found.setdefault(name, about)[level] = {**vars(t), **vars(m), **cost}
         if level == about["level"]:
-            rows.append([name, f"{m.n_layer}/{m.n_head}/{m.n_embd}", m.block_size, level, short(weights),
-                         short(memory) + "B", "yes" if fits else "no", about["about"]])
+            shape, fits = f"{m.n_layer}/{m.n_head}/{m.n_embd}", "yes" if cost["fits"] else "no"
+            rows.append([name, shape, m.block_size, level, short(cost["parameters"]),
+                         short(cost["memory"]) + "B", fits, about["about"]])
     if o.json:
         fields = [{"name": f.name, "type": "choice" if get_args(f.type) else f.type.__name__, **f.metadata,
                    "choices": get_args(f.type), "default": f.default, "part": part.__name__}
@@ -260,32 +276,13 @@ def clock(seconds):                                           # 3725 -> 1:02:05
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"
 
 def print_table(header, rows):
-    rows = [[str(cell) for cell in row] for row in [header.split(), *rows]]
+    forms = {float: "{:.4f}", int: "{:,}", type(None): "-"}
+    rows = [[forms.get(type(cell), "{}").format(cell) for cell in row] for row in [header.split(), *rows]]
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
 
 # ---- the command line --------------------------------------------------------------------------------------
-
-@dataclass
-class Options:
-    "what the other commands work on"
-    prompt: str = knob("", "the text to go on from")
-    prompt_file: str = knob("", "the file that has it; -: standard input")
-    show_probs: bool = knob(False, "colour each token by its probability, and list what else was likely")
-    preset: str = knob("", "only this one")
-    presets: str = KNOBS["presets"]
-    data: str = knob("", "as in training; empty: what the run was trained on")
-    split: Literal["val", "test"] = knob("val", "test: the folder's test.bin, or the whole of a text file")
-    stride: int = knob(0, "tokens from a window to the next; 0: no overlap", "stride >= 0")
-    rows: bool = knob(False, "WikiText's protocol: each row by itself, no blank ones, whole windows only")
-    out: str = knob("loss.pdf", "a .pdf, .png or .svg")
-    sort: str = knob("when", "the column to sort by")
-    json: bool = knob(False, "for programs")
-    jsonl: bool = knob(False, "for programs: a request a line in, a piece of the answer a line out")
-    device: str = KNOBS["device"]
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = KNOBS["dtype"]
-    threads: int = KNOBS["threads"]
 
 COMMANDS = {                                                  # what it does, its configurations and options
     "train": ("train a model, or go on with a run", (ModelConfig, TrainConfig), ""),
@@ -318,10 +315,11 @@ def command_line(words):
         for name, f in knobs(config).items():
             if config is not Options or name in options.split():
                 alone = {"resume": "newest", "compile": "true"}.get(name, "true" if f.type is bool else None)
-                metavar = "|".join(get_args(f.type)) or {tuple: "TEXT"}.get(f.type, f.type.__name__.upper())
-                often = {"action": "append"} if f.type is tuple else {"nargs": "?" if alone else None, "const": alone}
-                group.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar=metavar, **often,
-                                   help=f"{f.metadata['help']} [{f.default}]".replace("%", "%%"))
+                how = {"nargs": "?", "const": alone} if alone else {}
+                how |= {"action": "append"} if f.type is tuple else {}
+                group.add_argument(f"--{name}", help=f"{f.metadata['help']} [{f.default}]", **how,
+                                   metavar="|".join(get_args(f.type)) or f.type.__name__.upper(),
+                                   default=argparse.SUPPRESS)
     flags = [re.sub("^--[^=]+", lambda flag: "--" + flag[0][2:].replace("-", "_"), w) for w in words[1:]]
     asked, unknown = parser.parse_known_args(flags)
     for word in unknown:
@@ -354,31 +352,25 @@ class Tokenizer:
     """encode(text) -> ids; stream(ids) -> a piece of text for each id, as they come; decode(ids) joins them.
     state, which goes into meta.json and checkpoints, is all it takes to have the same tokenizer again."""
     unknown_id = end_id = None                                # stands for no text; ends a document
-
     def decode(self, ids):
         return "".join(self.stream(ids))
-
     def unknown(self, text):                                  # what in this text has no token
         return sorted({part for part, i in zip(self.cut(text), self.encode(text)) if i == self.unknown_id})
 
 class CharTokenizer(Tokenizer):
     "A token is a character. Id 0 is for those that training never saw."
     lossless, unknown_id, cut = True, 0, staticmethod(list)
-
     def __init__(self, characters):
         self.state = {"level": "char", "characters": characters}
         self.characters, self.vocab_size = "\N{REPLACEMENT CHARACTER}" + characters, 1 + len(characters)
         self.table = np.zeros(0x110000, np.uint32)            # code point -> id
         self.table[[ord(c) for c in characters]] = np.arange(1, self.vocab_size)
         self.start_id = int(self.table[ord("\n")]) or 1       # what an empty prompt begins with
-
     @classmethod
     def train(cls, text, config):
         return cls("".join(sorted(set(text))))
-
     def encode(self, text):
         return self.table[np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)]
-
     def stream(self, ids):
         return (self.characters[i] for i in ids)
 
@@ -390,21 +382,17 @@ class WordTokenizer(Tokenizer):
     pattern = re.compile(r"\n\s*\n|(?<=\w)['’]s\b|\d+(?:[.,]\d+)+|[^\W_]+(?:(?:-|['’](?!s\b))[^\W_]+)*"
                          r"|\.\.\.|--|[^\w\s]|_")
     joins_left, joins_right, pairs = set("\n—.,;:!?)]}”’…%"), set("\n—([{“‘#$£"), {'"', "'", "_"}
-
     def __init__(self, words):
         self.state = {"level": "word", "words": words}
         self.words, self.vocab_size = words, len(words)
         self.ids = {word.lower(): i for i, word in enumerate(words)}
         self.start_id = self.ids.get("\n\n", min(1, self.vocab_size - 1))
-
     @classmethod
     def cut(cls, text):
         return [part if part.strip() else "\n\n" for part in cls.pattern.findall(text)]
-
     @classmethod
     def train(cls, text, config):
         return cls.from_counts(Counter(cls.cut(text)), config.min_freq)
-
     @classmethod
     def from_counts(cls, counts, min_freq):                   # how often each spelling stands in the text
         total, spelling = Counter(), {}
@@ -413,14 +401,12 @@ class WordTokenizer(Tokenizer):
             spelling.setdefault(word.lower(), word)           # the commonest one comes first
         kept = sorted((-n, word) for word, n in total.items() if n >= min_freq)
         return cls(["<unk>"] + [spelling[word] for _, word in kept])
-
     def encode(self, text):
         if '"' not in self.ids:  # the book prints “ ” and ’, people type " and '
             text = re.sub(r'(^|\s)"', r"\1“", text).replace('"', "”")
         if "'" not in self.ids:
             text = text.replace("'", "’")
         return np.array([self.ids.get(word.lower(), 0) for word in self.cut(text)], np.uint32)
-
     def stream(self, ids):
         before, capital, inside = "\n\n", True, set()         # a sentence begins, outside of any quotes
         for word in (self.words[i] for i in ids):
@@ -438,24 +424,20 @@ class BPETokenizer(Tokenizer):
     "A token is a frequent run of bytes: GPT-2's 50,257, or as many as data.py trained. tokens: in base64."
     lossless, cut = True, staticmethod(list)
     pattern = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-
     def __init__(self, tokens, name="own"):
         self.state = {"level": "bpe", "name": name, "tokens": tokens}
         ranks = {base64.b64decode(token): i for i, token in enumerate(tokens.split())}
         self.start_id, self.end_id, self.vocab_size = len(ranks), len(ranks), len(ranks) + 1
         self.bpe = need("tiktoken").Encoding(name, pat_str=self.pattern, mergeable_ranks=ranks,
                                              special_tokens={"<|endoftext|>": self.end_id})
-
     @classmethod
     def train(cls, text, config):                             # data.py trains others
         with blame("GPT-2's tokens can't be downloaded; without network train your own, with --level bpe "
                    "--vocab_size 4096", OSError, ValueError, kind=Failure):
             ranks = need("tiktoken").get_encoding("gpt2")._mergeable_ranks
         return cls(" ".join(base64.b64encode(t).decode() for t in sorted(ranks, key=ranks.get)), "gpt2")
-
     def encode(self, text):
         return np.array(self.bpe.encode_ordinary(text), np.uint32)
-
     def stream(self, ids):
         utf8 = codecs.getincrementaldecoder("utf-8")("replace")  # a character may span tokens: wait
         for i in ids:
@@ -551,11 +533,9 @@ class Batches:
         resident = device.type != "cpu" and len(tokens) < 1 << 28  # small corpora live on the device
         self.tokens = torch.from_numpy(tokens.astype(np.int32)).to(device) if resident else tokens
         self.order = functools.lru_cache(maxsize=2)(self.order)  # a batch can span two epochs
-
     def order(self, epoch):                                   # where its windows start, one after the other
         rng = np.random.default_rng((self.seed, epoch))
         return rng.integers(len(self.tokens)) + self.block_size * rng.permutation(self.windows)
-
     def __call__(self, step, first, last):
         "Rows first..last of the step's batch -> inputs and targets, (rows, block_size) each."
         epoch, place = np.divmod(step * self.batch_size + np.arange(first, last), self.windows)
@@ -595,7 +575,6 @@ class Linear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(n_in, n_out) * 0.02)
         self.bias = nn.Parameter(torch.zeros(n_out)) if bias else None
-
     def forward(self, x):                                     # (rows, in) -> (rows, out)
         return x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
     __call__ = forward
@@ -632,13 +611,11 @@ class Block(nn.Module):
         self.attn = nn.ModuleDict({"c_attn": Linear(C, 3 * C, c.bias and c.qkv_bias),
                                    "c_proj": Linear(C, C, c.bias)})
         self.mlp = nn.ModuleDict({"c_fc": Linear(C, 4 * C, c.bias), "c_proj": Linear(4 * C, C, c.bias)})
-
     def forward(self, x, B, mask, p, *memory):                # (B*T, C) -> the same
         x = x + dropout(self.attention(self.ln_1(x), B, mask, p, *memory), p)
         thought = F.gelu(self.mlp.c_fc(self.ln_2(x)), approximate="tanh")
         return x + dropout(self.mlp.c_proj(thought), p)
     __call__ = forward
-
     def attention(self, x, B, mask, p, memory=None, past=0):
         T, C = len(x) // B, x.size(1)
         qkv = self.attn.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).transpose(1, 3)
@@ -663,7 +640,6 @@ class GPT(nn.Module):
         for block in self.h:                                  # 2 n_layer of these add up in what passes by
             for last in (block.attn.c_proj, block.mlp.c_proj):
                 last.weight.data.mul_((2 * c.n_layer) ** -0.5)
-
     def forward(self, ids, cache=None):
         """(B, T) token ids -> (B, T, vocab_size) logits: after each of the T, how likely is each token next?
         With a cache the ids go on from those read before -> (B, vocab_size), after the last one only."""
@@ -792,11 +768,9 @@ class Cache:
         self.memory = [(both := like.new_zeros(room), *both.unbind(2)) for _ in model.h]
         self.missing = (max(lengths) - torch.tensor(lengths, device=like.device))[:, None]  # (B, 1)
         self.padded, self.dtype = min(lengths) < max(lengths), like.dtype
-
     def positions(self, T):                                   # of the T tokens to come, in their rows: (B, T)
         at = torch.arange(self.length, self.length + T, device=self.missing.device)
         return (at - self.missing).clamp(min=0)
-
     def mask(self, T):                                        # (B, 1, T, S): where they may not look
         if not self.padded and (T == 1 or self.length == 0):
             return None
@@ -876,17 +850,14 @@ class LM:
     def __init__(self, model, tokenizer):
         self.model, self.tokenizer, self.config = model, tokenizer, model.config
         self.device = model.wte.weight.device
-
     def encode(self, prompt):
         return self.tokenizer.encode(prompt).tolist() or [self.tokenizer.start_id]
-
     def believed(self, before, picked, logits, n):
         "-> how likely the picked token was, and the n likeliest: as they would read after the one before."
         probs = logits[0].softmax(-1)
         best = probs.topk(min(n, len(probs)))
         texts = ([*self.tokenizer.stream([before, i])][1] for i in best.indices.tolist())
         return float(probs[picked]), [*map(list, zip(texts, best.values.tolist()))]
-
     def stream(self, prompt="", **options):
         "Text that goes on from the prompt, piece by piece. How it went is in .report afterwards."
         o, ids, begun, belief = fill(SampleConfig, options), self.encode(prompt), time.perf_counter(), ()
@@ -910,7 +881,6 @@ class LM:
                 yield piece
         stopped = yield from until(pieces(), o.stop)
         r.reason = stopped or ("length" if r.tokens == o.max_new_tokens else "end")
-
     def sample(self, prompt="", **options):
         "The same as one text; with num_samples a list of so many, made side by side."
         o, ids = fill(SampleConfig, options), self.encode(prompt)
@@ -977,19 +947,16 @@ class Ranks:
         self.device, self.size = pick_device(device, local), size or 1
         if self.size > 1 and not dist.is_initialized():
             dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
-
     def share(self, make):                                    # made by the first process, had by all
         box = [make() if self.rank == 0 else None]
         if self.size > 1:
             dist.broadcast_object_list(box, device=torch.device("cpu"))
         return box[0]
-
     def agree(self, *numbers):
         "Of each number the largest that any process has. It travels by CPU, so no GPU is waited for."
         if self.size > 1:
             dist.all_reduce(numbers := torch.tensor(numbers, dtype=torch.float64), dist.ReduceOp.MAX)
         return [float(number) for number in numbers]
-
     def sum(self, tensors):
         for work in [dist.all_reduce(t, async_op=True) for t in tensors if self.size > 1]:
             work.wait()
@@ -1003,20 +970,39 @@ def pick_device(name, local_rank=0):
         torch.cuda.set_device(device)
     return device
 
+def median_ms(work, times):
+    "Milliseconds that a piece of work takes; the first time, in which things are set up, does not count."
+    took = []
+    while len(took) < 4 or sum(took) < times:
+        start = time.perf_counter()
+        work()
+        took.append(1e3 * (time.perf_counter() - start))
+    return sorted(took[1:])[len(took) // 2 - 1]
+
 def block_time(model, rows, dtype, threads):
     "Milliseconds for a forward and a backward pass through one block: most of what training does."
     torch.set_num_threads(threads)
-    T, C, took = model.config.block_size, model.config.n_embd, []
+    T, C = model.config.block_size, model.config.n_embd
     rows = max(1, min(rows, (1 << 21) // (T * C)))
     x = torch.randn(rows * T, C)
-    while len(took) < 4 or sum(took) < 200:
-        start = time.perf_counter()
+    def work():
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             y = model.h[0](x, rows, None, 0.1)
         y.sum().backward()
-        took.append(1e3 * (time.perf_counter() - start))
+    ms = median_ms(work, 200)
     model.zero_grad()
-    return sorted(took[1:])[len(took) // 2 - 1]
+    return ms
+
+@torch.inference_mode()
+def token_time(model, dtype, threads):
+    "Milliseconds for a new token."
+    torch.set_num_threads(threads)
+    model = laid_out(model, dtype)
+    cache, ids = Cache(model, [1]), torch.zeros(1, 1, dtype=torch.long)
+    def work():
+        cache.length = 0
+        model(ids, cache)
+    return median_ms(work, 5)
 
 GPU_DTYPES = {(8, 0): "bfloat16", (7, 0): "float16", (0, 0): "float32"}  # by compute capability
 
@@ -1037,7 +1023,7 @@ def choose_precision(config, device, measure):
     counts = {threads} if fixed else {*(1 << i for i in range(threads.bit_length())), threads}
     choices = itertools.product([asked] if asked else [torch.bfloat16, torch.float32], sorted(counts))
     took = {choice: measure(*choice) for choice in choices}
-    why = ", ".join(f"{str(dtype)[6:]} {ms:.2g} ms on {n}" for (dtype, n), ms in took.items())
+    why = ", ".join(f"{str(dtype)[6:]} {ms:.2f} ms on {n}" for (dtype, n), ms in took.items())
     return *min(took, key=took.get), f"measured: {why}"
 
 def keep_memory():
@@ -1077,18 +1063,15 @@ class Journal:
         if folder and sys.stdout.isatty() and not dumb and find_spec("rich"):  # notebooks only pretend
             self.live = need("rich.live").Live(get_renderable=self.draw, refresh_per_second=4)
             self.live.start()
-
     def close(self):
         for close in filter(None, (self.live and self.live.stop, self.file and self.file.close)):
             close()
-
     def say(self, text):
         self.said_at = time.monotonic()
         if self.live:
             self.live.console.print(text, markup=False, highlight=False)
         elif self.file:
             print(text, flush=True)
-
     def __call__(self, kind, **fields):
         fields = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}
         self.now |= {"sample": fields["text"]} if kind == "sample" else fields
@@ -1109,7 +1092,6 @@ class Journal:
             self.say(f"--- at step {fields['step']} it says ---\n{printable(fields['text'])}\n---")
         elif kind == "warn":
             self.say(f"warning: {fields['text']}")
-
     def line(self, *losses):
         "The newest numbers, each with its name."
         forms = {"step": "step {}", **{loss: loss.removesuffix("_loss") + " {:.4f}" for loss in losses},
@@ -1117,7 +1099,6 @@ class Journal:
         now = {**self.now, "eta": clock(self.now["eta_s"]), "speed": short(self.now["tokens_per_s"])} \
             if "eta_s" in self.now else self.now
         return " | ".join(form.format(now[k]) for k, form in forms.items() if now.get(k) is not None)
-
     def draw(self):
         "The live display: how far, how well, how fast, and what the model would say by now."
         Text, Panel = need("rich.text").Text, need("rich.panel").Panel
@@ -1139,6 +1120,14 @@ def open_tracker(name, folder, settings):
         writer = need("tensorboard") and need("torch.utils.tensorboard").SummaryWriter(str(folder))
         return lambda numbers, step: [writer.add_scalar(k, v, step) for k, v in numbers.items()]
     return lambda numbers, step: None
+
+def read_log(folder):
+    "What a run wrote to its metrics.jsonl. Half-written and foreign lines are passed over."
+    with blame(f"{folder} is no run's folder", OSError), open(Path(folder) / "metrics.jsonl", "rb") as file:
+        for line in file:
+            with contextlib.suppress(ValueError):
+                if isinstance(entry := json.loads(line), dict) and "kind" in entry:
+                    yield entry
 
 # ---- training: the loop that turns the wheel ---------------------------------------------------------------
 
@@ -1438,105 +1427,102 @@ run        {folder}{f', from step {at.step:,} on' * bool(saved)}; Ctrl-C saves a
     return SimpleNamespace(out_dir=str(folder), best_val_loss=at.best, history=journal.history, reason=reason,
                            signal=int(caught))
 
-# ---- the other commands ------------------------------------------------------------------------------------
+# ---- the commands ------------------------------------------------------------------------------------------
 
 def train_command(asked):
     result = train(**asked)
     if os.environ.get("RANK", "0") == "0":
         print(f"best validation loss {result.best_val_loss:.4f}, {result.reason}. Now type:\n"
               f"  python gpt.py sample {result.out_dir} --prompt \"The \"\n"
+              f"  python gpt.py chat {result.out_dir}   or   python tui.py {result.out_dir}\n"
               + f"  python gpt.py train --resume {result.out_dir}\n" * (result.reason == "stopped"), end="")
     raise SystemExit(128 + result.signal if result.signal else 0)
 
 def open_lm(asked):
-    o = fill(Options, asked)
-    fill(SampleConfig, asked)                                 # tells what is wrong before anything is loaded
-    expect(len(asked.get("run", [])) < 2, "one RUN, please: a run's folder or a checkpoint")
-    lm = load(*asked.get("run", []), device=o.device, dtype=o.dtype, threads=o.threads)
-    return o, lm, {name: asked[name] for name in knobs(SampleConfig) if name in asked}
+    "-> the model that is asked for, the options, and those of them that decide how it samples."
+    o, run = fill(Options, asked), asked.get("run", [])
+    options = {name: asked[name] for name in knobs(SampleConfig) if name in asked}
+    fill(SampleConfig, options)                               # tells what is wrong before anything is loaded
+    expect(len(run) < 2, "one RUN, please: a run's folder or a checkpoint")
+    return load(*run, device=o.device, dtype=o.dtype, threads=o.threads), o, options
 
 def warn_of(lm, prompt):
     "What the model can't take from this prompt is said, on stderr."
-    ids, T = lm.encode(prompt), lm.config.block_size
     if unknown := lm.tokenizer.unknown(prompt):
         print(f"warning: the model does not know {' '.join(map(repr, unknown))}", file=sys.stderr)
-    if len(ids) > T:
-        print(f"note: of the prompt's {len(ids):,} tokens the model sees the last {T}", file=sys.stderr)
+    if (n := len(lm.encode(prompt))) > (T := lm.config.block_size):
+        print(f"note: of the prompt's {n:,} tokens the model sees the last {T}", file=sys.stderr)
 
 def sample_command(asked):
-    o, lm, options = open_lm(asked)
+    "The text goes to stdout, what is to be said about it to stderr."
+    lm, o, options = open_lm(asked)
     if o.prompt_file:
         with blame(f"--prompt_file {o.prompt_file}", OSError, UnicodeDecodeError):
-            file = sys.stdin if o.prompt_file == "-" else open(o.prompt_file, encoding="utf-8")
-            o.prompt = file.read()
+            o.prompt = Path(o.prompt_file).read_text("utf-8") if o.prompt_file != "-" else sys.stdin.read()
     warn_of(lm, o.prompt)
     print(f"{lm.path}, {lm.precision}", file=sys.stderr)
-    if options.get("num_samples", "1") != "1":
-        for text in lm.sample(o.prompt, **options):
-            print(printable(o.prompt + text), end="\n---\n")
-        return
-    told = []
+    if int(options.get("num_samples", 1)) > 1:
+        texts = lm.sample(o.prompt, **options)
+        return print(*(printable(o.prompt + text) for text in texts), sep="\n---\n")
+    told, colours = [], (196, 208, 220, 148, 46)              # from red, unlikely, to green
     print(printable(o.prompt), end="", flush=True)
     for piece in lm.stream(o.prompt, **{"probs": 3 * o.show_probs, **options}):
         text = printable(piece)
-        if o.show_probs:                                      # from red, unlikely, to green
-            told.append([repr(text), f"{piece.prob:.3f}", *(f"{t!r} {p:.3f}" for t, p in piece.alternatives)])
-            text = f"\033[38;5;{(196, 208, 220, 148, 46)[min(4, int(5 * piece.prob))]}m{text}\033[0m"
+        if o.show_probs:
+            told.append([repr(text), piece.prob, *(f"{other!r} {p:.4f}" for other, p in piece.alternatives)])
+            text = f"\033[38;5;{colours[min(4, int(5 * piece.prob))]}m{text}\033[0m"
         print(text, end="", flush=True)
     print()
     if told:
         print_table("token probability likeliest second third", told)
     r = lm.report
-    print(f"{r.tokens} tokens, {r.tokens_per_s:,.0f} a second, the first after {r.first_s:.3f} s", file=sys.stderr)
+    print(f"{r.tokens} tokens, {r.tokens_per_s:,.0f}/s, the first after {r.first_s:.3f} s", file=sys.stderr)
 
-CHAT = """A model like this goes on with a text; it was not taught to answer. Type how a text begins, and it writes
-on; or /dialogue, and it writes what a User and an Assistant might say. A \\ at a line's end: more to come.
+CHAT = """\
+The model goes on with a text; it was not taught to answer. Type how a text begins, and it writes on; or
+/dialogue, and it writes what a User and an Assistant might say. A \\ at a line's end: more to come.
 /reset forgets, /save FILE, /load RUN, /quit; /temp 0.7, /top_k 40, /rep 1.3 and so on set what
-python gpt.py sample --help explains; Ctrl-C stops a reply."""
+python gpt.py sample --help explains. Ctrl-C stops a reply."""
 
 def chat_command(asked):
     "Read a line, let the model go on from all that was said, and so on."
-    o, lm, options = open_lm(asked)
+    lm, o, options = open_lm(asked)
     if o.jsonl:
-        return serve(lm, o, options)
-    with contextlib.suppress(ImportError):
-        import readline                                       # noqa: input() then knows the arrow keys
+        return serve(lm, asked, options)
+    text, dialogue = "", {}
     print(f"{lm.path}, {lm.precision}\n{CHAT}")
-    text, dialogue = "", False
     while True:
         try:
             line = input("> ")
             while line.endswith("\\"):
                 line = line[:-1] + "\n" + input("| ")
             word, _, rest = line.strip().partition(" ")
-            if word in ("/quit", "/exit"):
+            name = next((name for name in knobs(SampleConfig) if name.startswith(word[1:])), "")
+            if word == "/quit":
                 return
             elif word in ("/reset", "/dialogue", "/continue"):
-                text, dialogue = "", word == "/dialogue" or dialogue and word == "/reset"
+                dialogue = dialogue if word == "/reset" else {"stop": "User:"} if word == "/dialogue" else {}
+                text = ""
             elif word == "/save":
-                with blame(f"/save {rest}: give a file's name", OSError):
+                with blame("/save FILE", OSError):
                     Path(rest).write_text(text, encoding="utf-8")
             elif word == "/load":
-                o, lm, _ = open_lm({**asked, "run": [rest]})
+                lm, *_ = open_lm({**asked, "run": [rest]})
                 print(f"{lm.path}, {lm.precision}")
+            elif len(word) > 1 and word[0] == "/" and name and rest:
+                fill(SampleConfig, {name: rest})              # a wrong one is not kept
+                options[name] = rest
             elif word.startswith("/"):
-                name = next((name for name in knobs(SampleConfig) if name.startswith(word[1:])), "")
-                if not name or not word[1:] or not rest:
-                    print(CHAT, "", *(f"{k} {v}" for k, v in vars(fill(SampleConfig, options)).items()), sep="\n")
-                else:
-                    fill(SampleConfig, {**options, name: rest})  # a wrong one is not kept
-                    options[name] = rest
+                print(CHAT, vars(fill(SampleConfig, options)), sep="\n")
             else:
                 warn_of(lm, line)
                 text += f"\n\nUser: {line}\n\nAssistant:" if dialogue else line
-                try:
-                    for piece in lm.stream(text, **({"stop": "User:"} if dialogue else {}), **options):
+                with contextlib.suppress(KeyboardInterrupt):
+                    for piece in lm.stream(text, **{**options, **dialogue}):
                         print(printable(piece), end="", flush=True)
                         text += piece
-                except KeyboardInterrupt:
-                    print(" [stopped]", end="")
-                r = lm.report
-                print(f"\n[{r.tokens_per_s:,.0f} tokens/s, context {r.context_used} of {lm.config.block_size}]")
+                r, T = lm.report, lm.config.block_size
+                print(f"\n[{r.reason}, {r.tokens_per_s:,.0f} tokens/s, context {r.context_used} of {T}]")
         except Problem as problem:
             print(f"error: {problem}")
         except KeyboardInterrupt:
@@ -1544,47 +1530,40 @@ def chat_command(asked):
         except EOFError:
             return print()
 
-def serve(lm, o, options):
-    "The same for programs, as lines of JSON. A stop is obeyed between two tokens, also if it comes early."
+def serve(lm, asked, options):
+    "Chat for programs: lines of JSON. A stop is obeyed between two tokens, also where it came early."
     inbox, stopped = queue.Queue(), set()
-
     def tell(kind, **fields):
         print(json.dumps({"kind": kind, **fields}), flush=True)
-
+    def ready():
+        tell("ready", model=str(lm.path), level=lm.tokenizer.state["level"], block_size=lm.config.block_size,
+             precision=lm.precision)
     def listen():
         for line in sys.stdin.buffer:
             try:
-                request = json.loads(line)
-                expect(isinstance(request, dict), "a request is a JSON object")
-                if "prompt" not in request and "stop" in request:
+                request = dict(json.loads(line))
+                if set(request) == {"stop"}:
                     stopped.add(str(request["stop"]))
                 else:
                     stopped.discard(str(request.get("id")))
                     inbox.put(request)
-            except (ValueError, RecursionError, Problem) as e:
-                tell("error", id=None, message=f"not a request: {e}")
+            except (ValueError, TypeError, RecursionError) as e:
+                tell("error", id=None, message=f"a request is a JSON object on a line of its own: {e}")
         inbox.put(None)
-
-    def ready():
-        tell("ready", model=str(lm.path), level=lm.tokenizer.state["level"], block_size=lm.config.block_size,
-             precision=lm.precision)
-
-    ready()
     threading.Thread(target=listen, daemon=True).start()
+    ready()
     for request in iter(inbox.get, None):
         name = request.pop("id", None)
         try:
             if "load" in request:
-                o, lm, _ = open_lm({**vars(o), "run": [str(request["load"])]})
+                lm, *_ = open_lm({**asked, "run": [str(request["load"])]})
                 ready()
                 continue
+            expect(isinstance(prompt := request.pop("prompt", None), str), 'a request has a "prompt", a text')
             for key in request:
-                known = "prompt", *knobs(SampleConfig)
-                expect(key in known, f"unknown key {key}: {nearest(key, known)}")
-            prompt = request.pop("prompt", None)
-            expect(isinstance(prompt, str), 'a request has a "prompt", a text, or a "load" or a "stop"')
-            request["probs"] = {True: 5, False: 0}.get(request.get("probs", 0), request.get("probs", 0))
-            stream = lm.stream(prompt, **options, **{k: v for k, v in request.items() if v is not None})
+                expect(key in knobs(SampleConfig), f"unknown key {key}: {nearest(key, knobs(SampleConfig))}")
+            request["probs"] = 5 if request.get("probs") is True else request.get("probs") or 0
+            stream = lm.stream(prompt, **{**options, **{k: v for k, v in request.items() if v is not None}})
             for piece in stream:
                 if str(name) in stopped:
                     break
@@ -1594,65 +1573,58 @@ def serve(lm, o, options):
             tell("done", id=name, **vars(lm.report))
         except BrokenPipeError:
             raise
-        except Exception as e:  # whatever was wrong with it, the next may be right
+        except Exception as e:                                # whatever it was, the next may be right
             tell("error", id=name, message=str(e) or type(e).__name__)
 
 def eval_command(asked):
-    "The loss on a text, and what it comes to by word and by byte, so that models of all levels can be compared."
-    o, lm, _ = open_lm({**asked, "dtype": "float32"})
-    config, T = fill(TrainConfig, {**lm.train_config, **({"data": o.data} if o.data else {})}), lm.config.block_size
-    source = Path(prepare(config, True))
+    "The loss on a text, and what it comes to by word and by byte, so that all levels can be compared."
+    lm, o, _ = open_lm({**asked, "dtype": "float32"})
+    config = fill(TrainConfig, {**lm.train_config, **({"data": o.data} if o.data else {})})
+    source, T, tokenizer = Path(prepare(config, True)), lm.config.block_size, lm.tokenizer
     if source.is_dir():
-        with blame(f"{source} has no {o.split}.bin", OSError, ValueError, KeyError):
+        with blame(f"{source} has no {o.split} split", OSError, ValueError, KeyError):
             meta = json.loads((source / "meta.json").read_text(encoding="utf-8"))
             ids = np.fromfile(source / f"{o.split}.bin", np.dtype(meta["dtype"]).newbyteorder("<"))
-        expect(meta["tokenizer"] == lm.tokenizer.state, f"{source} was made with another tokenizer than {lm.path}")
-        text = lm.tokenizer.decode(ids.tolist())
+        expect(meta["tokenizer"] == tokenizer.state, f"{source} has another tokenizer than {lm.path}")
+        text = tokenizer.decode(ids.tolist())
     else:
         text = read_text(str(source))
-        text = text[0 if o.split == "test" else int((1 - config.val_fraction) * len(text)):]
+        text = text[int((1 - config.val_fraction) * len(text)) if o.split == "val" else 0:]
         parts = [row for row in text.splitlines(keepends=True) if row.strip()] if o.rows else [text]
-        ids = np.concatenate([lm.tokenizer.encode(part) for part in parts])
-    expect(len(ids) > 1, f"{source}: nothing to evaluate on")
-    windows = fixed_windows(ids, T, min(o.stride, T))
+        ids = np.concatenate([tokenizer.encode(part) for part in parts])
+    expect(len(ids) > T, f"{source} has only {len(ids)} tokens: too few to evaluate on")
+    windows, stride = fixed_windows(ids, T, min(o.stride, T)), min(o.stride, T) or T
     if o.rows:  # T inputs and T targets that no other window has
         whole = torch.from_numpy(ids[:len(ids) // (T + 1) * (T + 1)].astype(np.int64)).view(-1, T + 1)
-        windows = whole[:, :-1], whole[:, 1:]
+        windows, stride = (whole[:, :-1], whole[:, 1:]), T + 1
     rows = max(1, (1 << 24) // (T * lm.config.vocab_size))
     loss = evaluate(lm.model, windows, rows, contextlib.nullcontext, Ranks(o.device))
+    bits = loss / math.log(2) * len(ids) / len(text.encode()) if tokenizer.lossless else None
+    by_word = math.exp(loss * len(ids) / len(text.split()))
     found = {"checkpoint": str(lm.path), "data": str(source), "split": o.split, "loss": loss,
-             "perplexity": math.exp(loss), "word_perplexity": math.exp(loss * len(ids) / len(text.split())),
-             "bits_per_byte": loss / math.log(2) * len(ids) / len(text.encode()) if lm.tokenizer.lossless else None,
-             "tokens": len(ids), "scored": int((windows[1] >= 0).sum()), "windows": len(windows[0]), "window": T,
-             "stride": T + 1 if o.rows else min(o.stride, T) or T}
+             "perplexity": math.exp(loss), "word_perplexity": by_word, "bits_per_byte": bits,
+             "tokens": len(ids), "scored": int((windows[1] >= 0).sum()), "windows": len(windows[0]),
+             "window": T, "stride": stride}
     print(json.dumps(found)) if o.json else print_table("what value", found.items())
 
-def read_log(folder):
-    "The lines of a run's metrics.jsonl. Half-written and foreign ones are passed over."
-    with blame(f"{folder} is no run's folder", OSError), open(Path(folder) / "metrics.jsonl", "rb") as file:
-        for line in file:
-            with contextlib.suppress(ValueError):
-                if isinstance(entry := json.loads(line), dict):
-                    yield entry
-
 def plot_command(asked):
-    "Losses over steps, and over tokens above; dotted: in training, a star: the best."
-    o, runs = fill(Options, asked), asked.get("run") or [find_checkpoint().parent]
-    plt = need("matplotlib.pyplot", "matplotlib")
-    axes = plt.figure(figsize=(8, 5)).add_subplot(xlabel="step", ylabel="loss (nats per token)")
-    for run in runs:
-        log = [line for line in read_log(run) if line.get("kind") in ("start", "step", "eval")]
+    "Losses over steps, with tokens above; dotted: in training, a star: the best."
+    o, pyplot = fill(Options, asked), need("matplotlib.pyplot", "matplotlib")
+    axes = pyplot.figure(figsize=(8, 5)).add_subplot(xlabel="step", ylabel="loss, nats a token")
+    for run in asked.get("run") or [find_checkpoint().parent]:
+        log = [*read_log(run)]
         steps, evals = ([line for line in log if line["kind"] == kind] for kind in ("step", "eval"))
         expect(evals, f"{run} has no evaluation yet")
-        x, y = [[line["step"] for line in evals], [line["val_loss"] for line in evals]]
-        best = min(evals, key=lambda line: line["val_loss"])
-        curve, = axes.plot(x, y, label=f"{Path(run).name}: {best['val_loss']:.4f} at {best['step']:,}")
-        axes.plot([s["step"] for s in steps], [s["loss"] for s in steps], ":", color=curve.get_color(), alpha=0.6)
-        axes.plot(best["step"], best["val_loss"], "*", markersize=12, color=curve.get_color())
-        config = log[0]["config"]
-    each = config["train"]["batch_size"] * config["model"]["block_size"]
-    above = axes.secondary_xaxis("top", functions=(lambda x: x * each, lambda x: x / each))
-    above.set_xlabel("tokens")
+        best = min(evals, key=lambda line: line["val_loss"] or math.inf)
+        label = f"{Path(run).name}: {best['val_loss']:.4f} at {best['step']:,}"
+        curve, = axes.plot([e["step"] for e in evals], [e["val_loss"] for e in evals], label=label)
+        style = {"color": curve.get_color(), "markersize": 12}
+        axes.plot([s["step"] for s in steps], [s["loss"] for s in steps], ":", **style)
+        axes.plot(best["step"], best["val_loss"], "*", **style)
+    config = next(line["config"] for line in log if line["kind"] == "start")
+    size = config["train"]["batch_size"] * config["model"]["block_size"] / 1e6
+    above = axes.secondary_xaxis("top", functions=(lambda x: x * size, lambda x: x / size))
+    above.set_xlabel("million tokens")
     axes.legend()
     with blame(f"--out {o.out}", OSError, ValueError):
         axes.figure.savefig(o.out, bbox_inches="tight")
@@ -1661,36 +1633,33 @@ def plot_command(asked):
 def runs_command(asked):
     "What was trained here, as a table or as JSON."
     o, rows = fill(Options, asked), []
-    for folder in (path.parent for path in Path("runs").glob("*/metrics.jsonl")):
-        last, best, now = {}, {}, folder.joinpath("metrics.jsonl").stat().st_mtime
-        for line in read_log(folder):
-            last[line.get("kind")] = line
-            if line.get("kind") == "eval" and (line["val_loss"] or 99) < best.get("val_loss", 99):
-                best = line
-        config = last.get("start", {}).get("config", {"train": {}})["train"]
-        ended = last.get("end", {"time": 0})
-        alive = ended["time"] < last.get("start", {"time": 0})["time"]
-        state = ended["reason"] if not alive else "running" if time.time() - now < 120 else "crashed"
-        rows.append({"run": folder.name, **{k: config.get(k, "") for k in ("preset", "level", "data")},
-                     "weights": last.get("start", {}).get("parameters", 0),
-                     "step": last.get("step", {}).get("step", 0), "best": best.get("val_loss"),
-                     "at": best.get("step"), "bits/byte": best.get("bits_per_byte"),
-                     "tokens/s": last.get("step", {}).get("tokens_per_s"), "state": state, "when": now})
+    for path in Path("runs").glob("*/metrics.jsonl"):
+        log, now = [*read_log(path.parent)], path.stat().st_mtime
+        newest = {line["kind"]: line for line in log}
+        start, step, end = (newest.get(kind, {}) for kind in ("start", "step", "end"))
+        config = start.get("config", {}).get("train", {})
+        evals = [line for line in log if line["kind"] == "eval" and line["val_loss"] is not None]
+        best = min(evals, key=lambda line: line["val_loss"], default={})
+        over = end and log.index(end) > log.index(start)      # a run that goes on has a new start
+        state = end["reason"] if over else "running" if time.time() - now < 120 else "crashed"
+        rows.append({"run": path.parent.name, **{k: config.get(k) for k in ("preset", "level", "data")},
+                     "weights": start.get("parameters"), "steps": step.get("step"),
+                     "best": best.get("val_loss"), "at": best.get("step"),
+                     "bits/byte": best.get("bits_per_byte"), "tokens/s": round(step.get("tokens_per_s") or 0),
+                     "state": state, "when": time.strftime("%Y-%m-%d %H:%M", time.localtime(now))})
     expect(rows or o.json, "no runs yet: python gpt.py train --preset nano")
-    expect(not rows or o.sort in rows[0], f"--sort {o.sort}: {nearest(o.sort, rows[0] if rows else [])}")
+    expect(o.sort in (rows or [o.sort])[0], f"--sort {o.sort}: {nearest(o.sort, (rows or [[]])[0])}")
     rows.sort(key=lambda row: (row[o.sort] is None, row[o.sort]))
-    if o.json:
-        return print(json.dumps(rows))
-    for row in rows:
-        row |= {"weights": short(row["weights"]), "when": time.strftime("%d %b %H:%M", time.localtime(row["when"]))}
-        row |= {k: v if v is None else f"{v:.4f}" for k, v in row.items() if k in ("best", "bits/byte")}
-        row["tokens/s"] = short(row["tokens/s"] or 0)
-    print_table(" ".join(rows[0]), ([v if v is not None else "-" for v in row.values()] for row in rows))
+    print(json.dumps(rows)) if o.json else print_table(" ".join(rows[0]), (row.values() for row in rows))
 
 def bench_command(asked):
-    "Trains each preset for some seconds on made-up tokens, as a run of its own, and reads what that wrote."
-    o, presets, size = fill(Options, asked), load_presets(asked.get("presets")), 1 << 18
-    print(f"{'preset':12}{'tokens/s':>12}{'TFLOP/s':>10}{'MFU':>6}{'memory':>11}", flush=True)
+    """Each preset trains for some seconds on made-up tokens, as a run of its own, and then samples. GB/s: the
+    weights that this reads; the copy is what the machine's memory can do."""
+    o, presets, size, (old, new) = fill(Options, asked), load_presets(asked.get("presets")), 1 << 18, \
+        np.ones((2, 1 << 24))
+    copying = 2 * old.nbytes / median_ms(lambda: np.copyto(new, old), 500) / 1e6
+    print(f"copying: {copying:.0f} GB/s\n"
+          "preset          tokens/s   TFLOP/s   MFU     memory  sampled/s   GB/s", flush=True)
     for name in [o.preset] if o.preset else presets:
         config = fill(TrainConfig, recipe(presets, name))
         vocabulary = TYPICAL_VOCABULARY[config.level]
@@ -1707,19 +1676,25 @@ def bench_command(asked):
             for split in ("train", "val"):
                 ids.tofile(f"{place}/{split}.bin")
             flags |= {"data": place, "out_dir": f"{place}/run"}
-            subprocess.run([sys.executable, __file__, "train", *(f"--{k}={v}" for k, v in flags.items())],
-                           stdout=subprocess.DEVNULL)
-            log = Path(place, "run", "metrics.jsonl")
-            lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-        steps = [line for line in lines if line["kind"] == "step"]
+            words = [sys.executable, __file__, "train", *(f"--{k}={v}" for k, v in flags.items())]
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run(words, stdout=subprocess.DEVNULL, timeout=300)
+            try:
+                log = [*read_log(f"{place}/run")]
+                lm = load(f"{place}/run", o.device, "auto")
+                lm.sample(max_new_tokens=min(100, lm.config.block_size - 1))
+            except Problem:
+                log = []
+        steps = [line for line in log if line["kind"] == "step"]
         if not steps:
             print(f"{name:12}  took too long or did not fit", flush=True)
             continue
         step = sorted(steps, key=lambda line: line["tokens_per_s"])[len(steps) // 2]
         speed = step["tokens_per_s"]
-        flops = speed * flops_per_token(ModelConfig(**lines[0]["config"]["model"])) / 1e12
-        mfu = "-" if step["mfu"] is None else f"{step['mfu']:.0%}"
-        print(f"{name:12}{speed:12,.0f}{flops:10.3f}{mfu:>6}{step['memory_mb']:8,.0f} MB", flush=True)
+        flops, mfu = speed * flops_per_token(lm.config) / 1e12, step["mfu"] and f"{step['mfu']:.0%}"
+        sampled, nbytes = lm.report.tokens_per_s, sum(w.nbytes for w in lm.model.parameters())
+        print(f"{name:12}{speed:12,.0f}{flops:10.3f}{mfu or '-':>6}{step['memory_mb']:8,.0f} MB"
+              f"{sampled:11,.0f}{sampled * nbytes / 1e9:7.1f}", flush=True)
 
 if __name__ == "__main__" and IS_FILE:
     with problems_told():

@@ -1109,5 +1109,7 @@ def test_bench(tmp_path):
     own.write_text('{"speck": {"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 8, "batch_size": 2}}')
     done = shell("bench", "--presets", own, "--preset", "speck", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    name, speed, flops, mfu, memory, _ = done.stdout.splitlines()[1].split()
+    assert float(re.match(r"copying: (\d+) GB/s", done.stdout)[1]) > 0
+    name, speed, flops, mfu, memory, _, sampled, read = done.stdout.splitlines()[2].split()
+    assert float(sampled.replace(",", "")) > 100 and float(read) >= 0
     assert name == "speck" and float(speed.replace(",", "")) > 100 and float(memory.replace(",", "")) > 50 and mfu == "-"
