@@ -1534,7 +1534,7 @@ def serve(lm, asked, options):
     "Chat for programs: lines of JSON. A stop is obeyed between two tokens, also where it came early."
     inbox, stopped = queue.Queue(), set()
     def tell(kind, **fields):
-        print(json.dumps({"kind": kind, **fields}), flush=True)
+        print(json.dumps({"kind": kind, **fields}) + "\n", end="", flush=True)  # whole: two threads write
     def ready():
         tell("ready", model=str(lm.path), level=lm.tokenizer.state["level"], block_size=lm.config.block_size,
              precision=lm.precision)
@@ -1550,8 +1550,8 @@ def serve(lm, asked, options):
             except (ValueError, TypeError, RecursionError) as e:
                 tell("error", id=None, message=f"a request is a JSON object on a line of its own: {e}")
         inbox.put(None)
-    threading.Thread(target=listen, daemon=True).start()
     ready()
+    threading.Thread(target=listen, daemon=True).start()
     for request in iter(inbox.get, None):
         name = request.pop("id", None)
         try:

@@ -1113,3 +1113,352 @@ def test_bench(tmp_path):
     name, speed, flops, mfu, memory, _, sampled, read = done.stdout.splitlines()[2].split()
     assert float(sampled.replace(",", "")) > 100 and float(read) >= 0
     assert name == "speck" and float(speed.replace(",", "")) > 100 and float(memory.replace(",", "")) > 50 and mfu == "-"
+
+
+# ---- sampling, chat, evaluation -------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    "A folder with a text and one short run on it, runs/a."
+    place = tmp_path_factory.mktemp("trained")
+    (place / "story.txt").write_text(gpt.read_text("builtin")[:40_000], encoding="utf-8")
+    done = shell("train", *(f"--{k}={v}" for k, v in {**MINI, "data": "story.txt", "out_dir": "runs/a", "max_iters": 20}.items()),
+                 cwd=place)
+    assert done.returncode == 0, done.stderr
+    return place
+
+
+def picks(logits, seen=None, n=400, **options):
+    "How often each of some logits is picked."
+    o = gpt.fill(gpt.SampleConfig, {"temperature": 1, **options})
+    logits = torch.tensor([logits]).repeat(n, 1)
+    seen = seen and torch.tensor([seen]).repeat(n, 1)
+    ids = gpt.pick(logits, seen, o, torch.Generator().manual_seed(0))
+    return torch.bincount(ids, minlength=logits.size(1)).tolist()
+
+
+def test_pick():
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().tolist()
+    assert picks(logits, temperature=0) == [400, 0, 0, 0]
+    free = picks(logits)
+    assert all(abs(n / 400 - p) < 0.08 for n, p in zip(free, (0.5, 0.3, 0.15, 0.05))) and free[3] > 0
+    assert picks(logits, temperature=0.2)[0] > 350
+    assert picks(logits, top_k=2)[2:] == [0, 0] and min(picks(logits, top_k=2)[:2]) > 100
+    assert picks(logits, top_k=99) == free
+    assert picks(logits, top_p=0.5)[1:] == [0, 0, 0]
+    assert picks(logits, top_p=0.51)[2:] == [0, 0] and picks(logits, top_p=0.51)[1] > 0
+    assert picks(logits, top_p=0.01)[0] == 400
+    assert picks(logits, min_p=0.25)[3] == 0 and picks(logits, min_p=0.25)[2] > 0
+    assert picks(logits, min_p=1)[0] == 400
+    assert picks(logits, top_k=3, top_p=0.9, min_p=0.4)[2:] == [0, 0]
+
+
+def test_the_penalty_pushes_down_whatever_the_sign():
+    assert picks([2.0, 1.5, -1.0], seen=[0, 0], temperature=0, repetition_penalty=2.0) == [0, 400, 0]
+    assert picks([-1.0, -1.5, -3.0], seen=[0, 0], temperature=0, repetition_penalty=2.0) == [0, 400, 0]
+    assert picks([-1.0, -1.5, -3.0], seen=[1, 2], temperature=0, repetition_penalty=0.1) == [0, 400, 0]
+
+
+def test_the_penalty_looks_back_over_its_window_in_prompt_and_text():
+    it, told = lm(), []
+    def look(logits, seen, o, generator):
+        told.append(seen.tolist())
+        return logits.argmax(-1)
+    old, gpt.pick = gpt.pick, look
+    try:
+        o = gpt.SampleConfig(max_new_tokens=5, repetition_penalty=1.5, repetition_window=3)
+        new = [ids.tolist() for ids, *_ in gpt.generate(it, [[3, 4, 5, 6], [7]], o)]
+    finally:
+        gpt.pick = old
+    rows = [[3, 4, 5, 6, *(n[0] for n in new)], [7, 7, 7, 7, *(n[1] for n in new)]]
+    assert told == [[row[i + 1:i + 4] for row in rows] for i in range(5)]
+
+
+@given(st.lists(st.text("abU:\n", max_size=4)), st.lists(st.text("abU:\n", min_size=1, max_size=4), max_size=3))
+@settings(deadline=None)
+def test_until_holds_back_what_may_be_a_stop(pieces, stops):
+    whole, shown, taken = "".join(pieces), "", 0
+    ends = [i for i in (whole.find(s) for s in stops) if i >= 0]
+    first = min((whole.find(s) + len(s) for s in stops if s in whole), default=len(whole))
+    def source():
+        nonlocal taken
+        for piece in pieces:
+            taken += len(piece)
+            yield piece
+    for piece in gpt.until(source(), stops):
+        shown += piece
+        assert whole.startswith(shown) and len(shown) <= taken
+    if not ends:
+        assert shown == whole
+    else:                                       # up to a stop; where stops overlap, the one that was whole first
+        assert shown in [whole[:i] for i in ends] and taken >= min(first, len(whole))
+
+
+def test_until_shows_at_once_what_cannot_be_a_stop():
+    seen = []
+    def source():
+        for piece in ("Hello", " U", "ser", " x", "\nUs", "er:", "never"):
+            seen.append(piece)
+            yield piece
+    shown = [(piece, seen[-1]) for piece in gpt.until(source(), ("User:", "\nUser:"))]
+    assert shown == [("Hello", "Hello"), (" U", " x"), ("ser", " x"), (" x", " x"), ("", "er:")]
+
+
+def test_reports(monkeypatch):
+    it = lm()
+    text = it.sample("AB", max_new_tokens=9, temperature=0)
+    assert it.report.reason == "length" and it.report.tokens == 9 and it.report.context_used == 10 and len(text) == 9
+    assert it.report.tokens_per_s > 0 and 0 < it.report.first_s
+    assert it.sample("AB", max_new_tokens=9, temperature=0, stop=text[4:6]) == text[:text.find(text[4:6])]
+    assert it.report.reason == "stop"
+    stream = it.stream("AB", max_new_tokens=9, temperature=0)
+    assert next(stream) == text[0]
+    stream.close()
+    assert it.report.reason == "cancelled" and it.report.tokens == 1
+    it.tokenizer.end_id = int(it.tokenizer.encode(text)[3])
+    cut = text[:text.find(text[3])]
+    assert it.sample("AB", max_new_tokens=9, temperature=0) == cut and it.report.reason == "end"
+    assert it.sample("AB", max_new_tokens=9, temperature=0, num_samples=3) == [cut] * 3
+    assert it.sample("AB", max_new_tokens=0) == "" and it.sample("AB", max_new_tokens=0, num_samples=2) == ["", ""]
+
+
+def test_several_samples_differ_and_are_seeded():
+    it = lm()
+    many = it.sample("AB", num_samples=4, temperature=2.0, max_new_tokens=30)
+    assert len(many) == 4 and len(set(many)) == 4 and all(len(text) == 30 for text in many)
+    assert many == it.sample("AB", num_samples=4, temperature=2.0, max_new_tokens=30)
+    assert it.sample("AB", num_samples=2, temperature=0, max_new_tokens=30) == [
+        it.sample("AB", temperature=0, max_new_tokens=30)] * 2
+
+
+def test_probabilities_are_those_of_the_model():
+    it = lm()
+    pieces = [*it.stream("AB", probs=3, temperature=0.5, max_new_tokens=6)]
+    row = it.encode("AB" + "".join(pieces))
+    with torch.no_grad():
+        logits = it.model(torch.tensor([row]))[0]
+    logits[:, 0] = -math.inf
+    for i, piece in enumerate(pieces):
+        probs = logits[1 + i].softmax(-1)
+        assert piece.prob == pytest.approx(probs[row[2 + i]].item(), rel=1e-4)
+        assert [p for _, p in piece.alternatives] == pytest.approx(probs.topk(3).values.tolist(), rel=1e-4)
+        assert piece.alternatives[0][0] == it.tokenizer.characters[int(probs.argmax())]
+
+
+def test_the_cost_of_a_token_does_not_grow():
+    it = lm()
+    read, forward = [], it.model.forward
+    it.model.forward = lambda ids, cache: (read.append(ids.numel()), forward(ids, cache))[1]
+    it.sample("AB", max_new_tokens=600)
+    T = it.config.block_size
+    assert len(read) == 600 and sum(read) <= 2 + 600 * 2 + T and sum(read[:300]) == pytest.approx(sum(read[300:]), abs=T)
+
+
+@pytest.mark.parametrize("dtype,off", [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+def test_laid_out_for_speed_it_says_the_same(dtype, off):
+    it = lm()
+    fast, ids = gpt.laid_out(it.model, dtype), torch.tensor([[1, 2, 3, 4, 5]])
+    with torch.no_grad():
+        assert torch.allclose(fast(ids).float(), it.model(ids), atol=off)
+        assert torch.allclose(fast(ids, gpt.Cache(fast, [5])).float(), it.model(ids)[:, -1], atol=off)
+    assert fast.state_dict().keys() == it.model.state_dict().keys() and it.model.wte.weight.dtype == torch.float32
+
+
+def test_sample_command(trained):
+    ask = ["sample", "--prompt", "The ", "--max_new_tokens", "30", "--temperature", "0"]
+    plain = shell(*ask, cwd=trained)
+    assert plain.returncode == 0 and plain.stdout.startswith("The ") and len(plain.stdout) >= 34
+    assert re.search(r"30 tokens, [\d,]+/s, the first after \d", plain.stderr)
+    (trained / "prompt.txt").write_text("The ")
+    from_file = shell("sample", "runs/a", "--prompt_file", "prompt.txt", *ask[3:], cwd=trained)
+    assert from_file.stdout == plain.stdout
+    shown = shell(*ask, "--show_probs", cwd=trained).stdout
+    assert shown.count("\x1b[38;5;") == 30 and "likeliest" in shown
+    many = shell(*ask, "--num_samples", "3", cwd=trained).stdout
+    assert many.removesuffix("\n").split("\n---\n") == [plain.stdout.removesuffix("\n")] * 3
+
+
+def test_what_a_prompt_cannot_have_is_said(trained, monkeypatch, capsys):
+    monkeypatch.chdir(trained)
+    gpt.sample_command({"prompt": "a☃" * 20, "max_new_tokens": "2"})
+    told = capsys.readouterr().err
+    assert "does not know '☃'" in told and "of the prompt's 40 tokens the model sees the last 16" in told
+    gpt.sample_command({"prompt": "", "max_new_tokens": "5"})
+    assert len(capsys.readouterr().out) == 6
+
+
+@pytest.mark.parametrize("words,told", [
+    ("sample --temperature -1", "temperature >= 0"), ("sample --top_p 0", "0 < top_p <= 1"), ("sample --top_p 1.5", "0 < top_p <= 1"),
+    ("sample --repetition_penalty 0", "repetition_penalty > 0"), ("sample runs/none", "no such run"), ("sample runs", "no checkpoint in"),
+    ("sample --prompt_file none.txt", "none.txt"), ("sample runs/a runs/b", "one RUN"), ("eval --data none.txt", "none.txt"),
+    ("eval --split train", "there is val, test"), ("eval --data short.txt --split test", "too few"), ("plot runs/none", "no run's folder"),
+    ("plot runs/a --out loss.docx", "--out loss.docx"), ("runs --sort size", "--sort size"), ("chat newer.pt", "get a newer one")])
+def test_mistakes_of_those_who_have_a_run(words, told, trained, monkeypatch, capsys):
+    monkeypatch.chdir(trained)
+    Path("short.txt").write_text("abc")
+    torch.save({**torch.load("runs/a/best.pt", weights_only=True), "version": 99}, "newer.pt")
+    with pytest.raises(SystemExit) as end, gpt.problems_told():
+        command, asked = gpt.command_line(words.split())
+        getattr(gpt, f"{command}_command")(asked)
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and told in error and error.count("\n") == 1 and end.value.code in (1, 2)
+
+
+def test_chat_in_a_terminal(trained):
+    lines = ["The ", "/temp 0", "/temp -3", "/rep 1.2", "/nonsense", "/dialogue", "Hello", "/save said.txt", "/load runs/none",
+             "/load runs/a", "/reset", "two\\", "lines", "/save again.txt", "/quit", "not read"]
+    done = subprocess.run([sys.executable, str(GPT), "chat", "--max_new_tokens", "20"], input="\n".join(lines), text=True,
+                          capture_output=True, cwd=trained, timeout=60)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert done.stdout.count("tokens/s, context") == 3 and "of 16]" in done.stdout
+    assert "error: --temperature -3" in done.stdout and "error: runs/none" in done.stdout
+    assert "'temperature': 0.0" in done.stdout and "'repetition_penalty': 1.2" in done.stdout
+    assert "\n\nUser: Hello\n\nAssistant:" in (trained / "said.txt").read_text()
+    assert (trained / "again.txt").read_text().startswith("\n\nUser: two\nlines\n\nAssistant:")
+
+
+def test_chat_survives_ctrl_c_and_shows_no_raw_control_characters(place):
+    Path("escape.txt").write_text("\x1b[31m\x07\x9b" * 2000)
+    mini(data="escape.txt", out_dir="runs/escape", max_iters=4)
+    chat = subprocess.Popen([sys.executable, "-u", str(GPT), "chat", "--max_new_tokens", "10000000"], stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    chat.stdin.write(b"[31m\n")
+    chat.stdin.flush()
+    shown = b""
+    while shown.count(b"\xef\xbf\xbd") < 50:
+        shown += chat.stdout.read1()
+    chat.send_signal(signal.SIGINT)
+    shown += chat.communicate(b"/quit\n", timeout=30)[0]
+    assert chat.returncode == 0 and b"[cancelled, " in shown
+    assert b"\x1b" not in shown and b"\x07" not in shown and b"\xc2\x9b" not in shown
+
+
+def chat_lines(trained, lines, wait=60):
+    done = subprocess.run([sys.executable, str(GPT), "chat", "--jsonl", "--temperature", "0"], cwd=trained, timeout=wait,
+                          input=b"\n".join(lines), capture_output=True)
+    assert done.returncode == 0 and done.stderr == b"", done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_chat_jsonl(trained):
+    ask = {"id": "x", "prompt": "The ", "max_new_tokens": 5}
+    bad = [b"", b"rubbish", b"[1]", b"null", b"7", b"\xff\xfe", b"[" * 5000, b'{"id": 1}', b'{"id": 2, "prompt": 3}',
+           b'{"id": 3, "prompt": "a", "temperature": "hot"}', b'{"id": 4, "prompt": "a", "top_p": 7}', b'{"id": 5, "prompt": "a", "stop": 5}',
+           b'{"id": 6, "prompt": "a", "colour": 1}', b'{"load": "runs/none"}', b'{"stop": "nobody"}', b'{"id": {}, "prompt": "", "probs": {}}']
+    lines = chat_lines(trained, [*bad, b'{"load": "runs/a"}', json.dumps(ask).encode(),
+                                 json.dumps({**ask, "id": "y", "probs": True, "stop": None, "top_k": 3}).encode()])
+    assert lines[0]["kind"] == "ready" and lines[0]["level"] == "char" and lines[0]["block_size"] == 16
+    assert [line["kind"] for line in lines].count("ready") == 2
+    errors = [line for line in lines if line["kind"] == "error"]
+    assert len(errors) == len(bad) - 2 and all(e["message"] for e in errors) and [e["id"] for e in errors if e["id"]] == [1, 2, 3, 4, 5, 6]
+    x, y = ([line for line in lines if line.get("id") == name] for name in "xy")
+    assert [line["kind"] for line in x] == ["piece"] * 5 + ["done"] and x[-1]["reason"] == "length" and x[-1]["tokens"] == 5
+    assert [line["text"] for line in x[:-1]] == [line["text"] for line in y[:-1]]
+    assert x[-1]["tokens_per_s"] > 0 and x[-1]["context_used"] == 8 and "prob" not in x[0]
+    assert all(0 <= line["prob"] <= 1 and len(line["alternatives"]) == 5 and line["alternatives"][0][0] == line["text"] for line in y[:-1])
+
+
+def test_chat_jsonl_obeys_a_stop_between_two_tokens(trained):
+    chat = subprocess.Popen([sys.executable, str(GPT), "chat", "--jsonl"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=trained)
+    def tell(**request):
+        chat.stdin.write(json.dumps(request).encode() + b"\n")
+        chat.stdin.flush()
+    def hear():
+        return json.loads(chat.stdout.readline())
+    assert hear()["kind"] == "ready"
+    tell(id=1, prompt="The ", max_new_tokens=10 ** 9)
+    assert hear()["kind"] == "piece"
+    tell(id=2, prompt="A", max_new_tokens=2)
+    tell(stop=1)
+    while (line := hear())["kind"] == "piece":
+        assert line["id"] == 1
+    assert line["kind"] == "done" and line["id"] == 1 and line["reason"] == "cancelled"
+    assert [hear()["kind"] for _ in range(3)] == ["piece", "piece", "done"]
+    assert chat.communicate(timeout=30)[0] == b"" and chat.returncode == 0
+
+
+def test_eval_is_the_loss_of_every_token(trained, monkeypatch, capsys):
+    monkeypatch.chdir(trained)
+    it = gpt.load("runs/a")
+    text = Path("story.txt").read_text()
+    text = text[int(0.9 * len(text)):]
+    ids = torch.from_numpy(it.tokenizer.encode(text).astype(np.int64))
+    def evaluated(*words):
+        gpt.eval_command(gpt.command_line(["eval", "runs/a", "--json", *words])[1])
+        return json.loads(capsys.readouterr().out)
+    def loss(first, start, end):                              # of the tokens start..end, seen from first on
+        with torch.no_grad():
+            logits = it.model(ids[None, first:end - 1])[0]
+        return torch.nn.functional.cross_entropy(logits[start - first - 1:], ids[start:end], reduction="sum").item()
+    n, T = len(ids), 16
+    plain = evaluated()
+    assert plain["tokens"] == n and plain["scored"] == n - 1 and plain["window"] == plain["stride"] == T
+    assert plain["loss"] == pytest.approx(sum(loss(i, i + 1, min(i + T + 1, n)) for i in range(0, n - 1, T)) / (n - 1), rel=1e-5)
+    assert plain["bits_per_byte"] == pytest.approx(plain["loss"] / math.log(2) * n / len(text.encode()))
+    assert plain["word_perplexity"] == pytest.approx(math.exp(plain["loss"] * n / len(text.split())))
+    assert plain["loss"] == pytest.approx(min(line["val_loss"] for line in log("runs/a") if line["kind"] == "eval"), rel=1e-4)
+    slide = evaluated("--stride", "4")
+    total = loss(0, 1, T + 1) + sum(loss(i, i + T - 3, min(i + T + 1, n)) for i in range(4, n - 1, 4) if i + T - 3 < n)
+    assert slide["scored"] == n - 1 and slide["loss"] == pytest.approx(total / (n - 1), rel=1e-5)
+    assert slide["loss"] < plain["loss"]
+
+
+def test_eval_by_rows(trained, monkeypatch, capsys):
+    monkeypatch.chdir(trained)
+    Path("rows.txt").write_text("one row of it\n\n   \n" * 40)
+    gpt.eval_command(gpt.command_line("eval --data rows.txt --split test --rows --json".split())[1])
+    found = json.loads(capsys.readouterr().out)
+    assert found["tokens"] == 40 * 14 and found["windows"] == 40 * 14 // 17 and found["scored"] == 16 * found["windows"]
+
+
+def test_eval_of_a_folder(trained, monkeypatch, capsys):
+    monkeypatch.chdir(trained)
+    it = gpt.load("runs/a")
+    text = Path("story.txt").read_text()[:3000]
+    folder = Path("folder")
+    folder.mkdir()
+    for split in ("train", "val"):
+        it.tokenizer.encode(text).astype("<u2").tofile(folder / f"{split}.bin")
+    meta = {"level": "char", "dtype": "uint16", "tokenizer": it.tokenizer.state, "train_tokens": 3000, "val_tokens": 3000,
+            "val_bytes": len(text.encode())}
+    (folder / "meta.json").write_text(json.dumps(meta))
+    gpt.eval_command(gpt.command_line("eval --data folder --json".split())[1])
+    assert json.loads(capsys.readouterr().out)["tokens"] == 3000
+    for change, told in (({}, "test"), ({"tokenizer": {"level": "char", "characters": "ab"}}, "another tokenizer")):
+        (folder / "meta.json").write_text(json.dumps({**meta, **change}))
+        with pytest.raises(gpt.Problem, match=told):
+            gpt.eval_command(gpt.command_line(["eval", "--data", "folder", *(["--split", "test"] if not change else [])])[1])
+
+
+def test_runs(trained, monkeypatch, capsys):
+    monkeypatch.chdir(trained)
+    for name, lines in {"b": ['{"kind": "start", "time": 1, "config": {"train": {"preset": "tiny", "level": "word"}}}',
+                              '{"kind": "eval", "time": 2, "step": 5, "val_loss": 0.5}', '{"kind": "eval", "step": 6, "val_loss": null}',
+                              "rubbish", "[1]", '{"kind": "st'], "c": []}.items():
+        Path("runs", name).mkdir()
+        Path("runs", name, "metrics.jsonl").write_text("\n".join(lines))
+    os.utime("runs/b/metrics.jsonl", (1e9, 1e9))
+    try:
+        gpt.runs_command({"json": "true", "sort": "best"})
+        rows = json.loads(capsys.readouterr().out)
+        assert [row["run"] for row in rows] == ["b", "a", "c"]
+        assert [row["state"] for row in rows] == ["crashed", "done", "running"] and rows[0]["best"] == 0.5 and rows[0]["at"] == 5
+        assert rows[1]["steps"] == 20 and rows[1]["weights"] == gpt.load("runs/a").model.wpe.weight.numel() + sum(
+            w.numel() for n, w in gpt.load("runs/a").model.named_parameters() if n != "wpe.weight")
+        gpt.runs_command({})
+        table = capsys.readouterr().out.splitlines()
+        assert len(table) == 4 and table[0].split()[:4] == ["run", "preset", "level", "data"]
+    finally:
+        shutil.rmtree("runs/b"), shutil.rmtree("runs/c")
+
+
+def test_plot(trained, tmp_path):
+    (tmp_path / "matplotlib.py").write_text("raise ImportError('none')")
+    done = shell("plot", "runs/a", cwd=trained, env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 1 and done.stderr.startswith("error: pip install matplotlib")
+    pytest.importorskip("matplotlib")
+    for out in ("loss.svg", "loss.png", "loss.pdf"):
+        done = shell("plot", "runs/a", "runs/a", "--out", out, cwd=trained, env={"MPLBACKEND": "agg"})
+        assert done.returncode == 0, done.stderr
+        assert (trained / out).stat().st_size > 5000
+    assert "million tokens" in re.sub(r"<!--|-->", "", (trained / "loss.svg").read_text())
