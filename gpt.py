@@ -135,13 +135,12 @@ class SampleConfig:
     seed: int = knob(1, "the same seed picks the same text", "seed >= 0")
 
 @dataclass
-class Options:
+class Options(TrainConfig):                                   # of which they use what COMMANDS names
     "what the other commands work on"
     prompt: str = knob("", "the text to go on from")
     prompt_file: str = knob("", "the file that has it; -: standard input")
     show_probs: bool = knob(False, "colour each token by its probability, and list what else was likely")
     preset: str = knob("", "only this one")
-    presets: str = knob("", "a JSON file with recipes of your own")
     data: str = knob("", "as in training; empty: what the run was trained on")
     split: Literal["val", "test"] = knob("val", "test: the folder's test.bin, or the whole of a text file")
     stride: int = knob(0, "tokens from a window to the next; 0: no overlap", "stride >= 0")
@@ -150,9 +149,6 @@ class Options:
     sort: str = knob("when", "the column to sort by")
     json: bool = knob(False, "for programs")
     jsonl: bool = knob(False, "for programs: a request a line in, a piece of the answer a line out")
-    device: str = knob("auto", "cuda, cuda:1, mps or cpu; auto: the best there is")
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = knob("auto", "precision; auto: the fastest")
-    threads: int = knob(0, "CPU threads; 0: what measures fastest", "threads >= 0")
 
 def knobs(*configs):
     return {f.name: f for config in configs for f in dataclasses.fields(config) if f.metadata}
@@ -339,10 +335,8 @@ def problems_told():
         raise SystemExit(1)
 
 if __name__ == "__main__" and IS_FILE:
-    with problems_told():  # --help, a typo and `presets` are answered here,
-        COMMAND, ASKED = command_line(sys.argv[1:])           # before torch takes its second to arrive
-        if COMMAND == "train" and "resume" not in ASKED:
-            configure(ASKED)
+    with problems_told():                                     # --help and `presets` are answered here, before
+        COMMAND, ASKED = command_line(sys.argv[1:])           # torch takes its second to arrive
         if COMMAND == "presets":
             raise SystemExit(presets_command(ASKED))
 
@@ -351,7 +345,8 @@ if __name__ == "__main__" and IS_FILE:
 class Tokenizer:
     """encode(text) -> ids; stream(ids) -> a piece of text for each id, as they come; decode(ids) joins them.
     state, which goes into meta.json and checkpoints, is all it takes to have the same tokenizer again."""
-    unknown_id = end_id = None                                # stands for no text; ends a document
+    lossless, unknown_id, end_id = True, None, None           # the ids: stands for no text; ends a document
+    cut = staticmethod(list)
     def decode(self, ids):
         return "".join(self.stream(ids))
     def unknown(self, text):                                  # what in this text has no token
@@ -359,7 +354,7 @@ class Tokenizer:
 
 class CharTokenizer(Tokenizer):
     "A token is a character. Id 0 is for those that training never saw."
-    lossless, unknown_id, cut = True, 0, staticmethod(list)
+    unknown_id = 0
     def __init__(self, characters):
         self.state = {"level": "char", "characters": characters}
         self.characters, self.vocab_size = "\N{REPLACEMENT CHARACTER}" + characters, 1 + len(characters)
@@ -422,7 +417,6 @@ class WordTokenizer(Tokenizer):
 
 class BPETokenizer(Tokenizer):
     "A token is a frequent run of bytes: GPT-2's 50,257, or as many as data.py trained. tokens: in base64."
-    lossless, cut = True, staticmethod(list)
     pattern = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
     def __init__(self, tokens, name="own"):
         self.state = {"level": "bpe", "name": name, "tokens": tokens}
@@ -464,7 +458,8 @@ def read_text(source):
 
 def corpus_folder(config):                                    # where data.py puts the tokens of config.data
     variant = {"word": config.min_freq if config.min_freq != 3 else "", "bpe": config.vocab_size or ""}
-    return Path("data") / f"{Path(config.data).stem}-{config.level}{variant.get(config.level, '')}"
+    name = re.sub(r"[^\w.-]", "_", Path(config.data.split("*")[0]).stem) or "text"  # of dir/*.txt: dir
+    return Path("data") / f"{name}-{config.level}{variant.get(config.level, '')}"
 
 def prepare(config, named):
     """-> a folder of tokens, a text file, or builtin. The name of a corpus, or what is too much for one gulp,
@@ -519,9 +514,6 @@ try:
     import torch.nn.functional as F
 except ImportError as e:
     raise SystemExit(f"error: {e}: pip install torch")
-
-def mix(*numbers):                                            # several numbers -> one seed
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 class Batches:
     """The text, bent to a ring, is cut into windows of block_size tokens, in each epoch from another place,
@@ -702,20 +694,19 @@ def orthogonal(m):
         m = 3.4445 * m + (2.0315 * square @ square - 4.7750 * square) @ m
     return m.mT if tall else m
 
-def make_optimizers(model, config, dtype):
+def make_optimizers(model, c, dtype):
     "Every parameter in one group of one optimizer; weight decay for the blocks' matrices alone."
     matrices = {name: w for name, w in model.named_parameters() if name.startswith("h.") and w.ndim == 2}
     others = [w for name, w in model.named_parameters() if name not in matrices]
-    groups, optimizers, shapes = [{"params": others, "weight_decay": 0.0}], [], defaultdict(list)
-    if config.optimizer == "muon":
-        for name, w in matrices.items():
-            shapes[3 if name.endswith("c_attn.weight") else 1, w.shape].append(w)
-        optimizers.append(Muon([{"params": ws, "parts": parts} for (parts, _), ws in shapes.items()],
-                               config.muon_lr, config.momentum, config.weight_decay, dtype))
-    else:
-        groups.append({"params": list(matrices.values()), "weight_decay": config.weight_decay})
-    betas = config.beta1, config.beta2
-    return optimizers + [torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)]
+    adamw = functools.partial(torch.optim.AdamW, lr=c.learning_rate, betas=(c.beta1, c.beta2), fused=True,
+                              weight_decay=c.weight_decay)
+    if c.optimizer == "adamw":
+        return [adamw([{"params": others, "weight_decay": 0.0}, {"params": list(matrices.values())}])]
+    shapes = defaultdict(list)
+    for name, w in matrices.items():
+        shapes[3 if "c_attn" in name else 1, w.shape].append(w)
+    groups = [{"params": ws, "parts": parts} for (parts, _), ws in shapes.items()]
+    return [Muon(groups, c.muon_lr, c.momentum, c.weight_decay, dtype), adamw(others, weight_decay=0.0)]
 
 # ---- checkpoints: one file that needs nothing but gpt.py ---------------------------------------------------
 
@@ -807,6 +798,7 @@ def generate(lm, prompts, o):
     T, device, W = lm.config.block_size, lm.device, o.repetition_window
     generator = torch.Generator(device).manual_seed(o.seed)
     rows, starts, new, cache = prompts, [max(0, len(row) - T) for row in prompts], [], None
+    end, over = lm.tokenizer.end_id, 0
     seen = [([row[-1]] * W + row)[-W:] for row in rows] if o.repetition_penalty != 1 else None
     seen = seen and torch.tensor(seen, device=device)
     for _ in range(o.max_new_tokens):
@@ -821,6 +813,8 @@ def generate(lm, prompts, o):
         if lm.tokenizer.unknown_id is not None:
             logits[:, lm.tokenizer.unknown_id] = -math.inf    # it stands for no text
         new.append(pick(logits, seen, o, generator))
+        if end is not None and (over := over | (new[-1] == end)).all():
+            return                                            # each row has come to the end of its text
         yield new[-1], logits, cache.length
         ids = new[-1][:, None]
         seen = torch.cat([seen[:, 1:], ids], 1) if seen is not None else None
@@ -852,12 +846,13 @@ class LM:
         self.device = model.wte.weight.device
     def encode(self, prompt):
         return self.tokenizer.encode(prompt).tolist() or [self.tokenizer.start_id]
+    def after(self, ids, new):  # what a token reads like depends on those before
+        return itertools.islice(self.tokenizer.stream(itertools.chain(ids, new)), len(ids), None)
     def believed(self, before, picked, logits, n):
         "-> how likely the picked token was, and the n likeliest: as they would read after the one before."
         probs = logits[0].softmax(-1)
-        best = probs.topk(min(n, len(probs)))
-        texts = ([*self.tokenizer.stream([before, i])][1] for i in best.indices.tolist())
-        return float(probs[picked]), [*map(list, zip(texts, best.values.tolist()))]
+        best = zip(*(part.tolist() for part in probs.topk(min(n, len(probs)))))
+        return float(probs[picked]), [[next(self.after([before], [i])), share] for share, i in best]
     def stream(self, prompt="", **options):
         "Text that goes on from the prompt, piece by piece. How it went is in .report afterwards."
         o, ids, begun, belief = fill(SampleConfig, options), self.encode(prompt), time.perf_counter(), ()
@@ -868,15 +863,12 @@ class LM:
             last = ids[-1]
             for picked, logits, r.context_used in generate(self, [ids], o):
                 picked = int(picked)
-                if picked == self.tokenizer.end_id:
-                    return
                 belief, last = o.probs and self.believed(last, picked, logits, o.probs), picked
                 now, r.tokens = time.perf_counter() - begun, r.tokens + 1
                 r.first_s, r.tokens_per_s = r.first_s or now, r.tokens / now
                 yield picked
         def pieces():
-            texts = self.tokenizer.stream(itertools.chain(ids, new_ids()))  # what comes depends on what was
-            for piece in map(Piece, itertools.islice(texts, len(ids), None)):
+            for piece in map(Piece, self.after(ids, new_ids())):
                 piece.prob, piece.alternatives = belief or (None, ())
                 yield piece
         stopped = yield from until(pieces(), o.stop)
@@ -886,16 +878,10 @@ class LM:
         o, ids = fill(SampleConfig, options), self.encode(prompt)
         if o.num_samples == 1:
             return "".join(self.stream(prompt, **options))
-        over, steps, end = 0, [], self.tokenizer.end_id
-        for picked, *_ in generate(self, [ids] * o.num_samples, o):
-            steps.append(picked)
-            over = over | (picked == end)
-            if end is not None and over.all():
-                break
+        steps = [picked for picked, *_ in generate(self, [ids] * o.num_samples, o)]
         rows = torch.stack(steps, 1).tolist() if steps else [[]] * o.num_samples
-        rows = (itertools.takewhile(lambda i: i != end, row) for row in rows)
-        rows = (self.tokenizer.stream(itertools.chain(ids, row)) for row in rows)
-        return ["".join(until(itertools.islice(row, len(ids), None), o.stop)) for row in rows]
+        rows = (itertools.takewhile(lambda i: i != self.tokenizer.end_id, row) for row in rows)
+        return ["".join(until(self.after(ids, row), o.stop)) for row in rows]
 
 def load(run="", device="auto", dtype="float32", threads=0):
     """A run's folder, a checkpoint, or nothing for the newest run -> an LM. With dtype="auto" it computes in
@@ -922,18 +908,6 @@ def laid_out(model, dtype):
         if w.ndim == 2 and (name == "wte.weight") == (dtype == torch.float32):
             w.data = w.data.T.contiguous().T
     return model
-
-@torch.inference_mode()
-def token_time(model, dtype, threads):
-    "Milliseconds for a token."
-    torch.set_num_threads(threads)
-    model, took = laid_out(model, dtype), []
-    ids, cache = torch.zeros(1, 1, dtype=torch.long, device=model.wte.weight.device), Cache(model, [1])
-    for _ in range(min(8, model.config.block_size)):
-        start = time.perf_counter()
-        model(ids, cache)
-        took.append(1e3 * (time.perf_counter() - start))
-    return min(took)
 
 def printable(text):  # control characters can do anything to a terminal
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
@@ -968,6 +942,8 @@ def pick_device(name, local_rank=0):
         device = torch.empty(1, device=f"cuda:{local_rank}" if name == "cuda" else name).device
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    if device.type == "cpu":
+        keep_memory()
     return device
 
 def median_ms(work, times):
@@ -989,9 +965,7 @@ def block_time(model, rows, dtype, threads):
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             y = model.h[0](x, rows, None, 0.1)
         y.sum().backward()
-    ms = median_ms(work, 200)
-    model.zero_grad()
-    return ms
+    return median_ms(work, 200)
 
 @torch.inference_mode()
 def token_time(model, dtype, threads):
@@ -1004,14 +978,12 @@ def token_time(model, dtype, threads):
         model(ids, cache)
     return median_ms(work, 5)
 
-GPU_DTYPES = {(8, 0): "bfloat16", (7, 0): "float16", (0, 0): "float32"}  # by compute capability
-
 def choose_precision(config, device, measure):
     "-> dtype of the matrix products, CPU threads, and why. On GPUs capability decides, on CPUs measurement."
     asked, threads = getattr(torch, config.dtype, None), config.threads or torch.get_num_threads()
     if device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)
-        best = next(name for least, name in GPU_DTYPES.items() if capability >= least)
+        best = "bfloat16" if capability >= (8, 0) else "float16" if capability >= (7, 0) else "float32"
         why = "compute capability is {}.{}; bfloat16 needs 8.0, float16 7.0".format(*capability)
         return asked or getattr(torch, best), threads, why
     if device.type != "cpu":
@@ -1058,14 +1030,12 @@ class Journal:
     terminal, a live display below them. Without a folder (in all processes but the first) it is silent."""
     def __init__(self, folder, track):
         self.track, self.history, self.now, self.live, self.said_at = track, [], {}, None, time.monotonic()
-        self.file = folder and open(folder / "metrics.jsonl", "a", encoding="utf-8")
+        self.open = contextlib.ExitStack()                    # what it has open
+        self.file = folder and self.open.enter_context(open(folder / "metrics.jsonl", "a", encoding="utf-8"))
         dumb = {"JPY_PARENT_PID", "COLAB_RELEASE_TAG"} & os.environ.keys() or os.environ.get("TERM") == "dumb"
         if folder and sys.stdout.isatty() and not dumb and find_spec("rich"):  # notebooks only pretend
-            self.live = need("rich.live").Live(get_renderable=self.draw, refresh_per_second=4)
-            self.live.start()
-    def close(self):
-        for close in filter(None, (self.live and self.live.stop, self.file and self.file.close)):
-            close()
+            live = need("rich.live").Live(get_renderable=self.draw, refresh_per_second=4)
+            self.live = self.open.enter_context(live)
     def say(self, text):
         self.said_at = time.monotonic()
         if self.live:
@@ -1079,11 +1049,9 @@ class Journal:
             self.history.append({"kind": kind, **fields})
         if not self.file:
             return
-        try:
+        with contextlib.suppress(OSError):                    # a full disk: save() tells
             line = json.dumps({"kind": kind, "time": round(time.time(), 3), **fields})
             print(line, file=self.file, flush=True)
-        except OSError as e:
-            self.say(f"warning: metrics.jsonl can't be written ({e.strerror}); the run goes on")
         if kind in ("step", "eval"):
             self.track({k: v for k, v in fields.items() if v is not None}, fields["step"])
         if kind == "eval" or kind == "step" and time.monotonic() - self.said_at > 15:
@@ -1213,8 +1181,6 @@ def train(**asked):
     rows = min(config.micro_batch or B, last - first)         # and how many of them at a time
 
     # the model, its optimizers, and where they were
-    if device.type == "cpu":
-        keep_memory()
     torch.set_float32_matmul_precision("high")                # TF32, where a GPU has it
     torch.manual_seed(config.seed)
     model = net = GPT(shape, config.dropout).to(device)
@@ -1310,7 +1276,8 @@ run        {folder}{f', from step {at.step:,} on' * bool(saved)}; Ctrl-C saves a
 
     def add_gradients(last):
         "Of our rows up to the last, a micro-batch at a time, as if they were one. -> our share of the loss"
-        torch.manual_seed(mix(config.seed, at.step, ranks.rank))  # for dropout
+        dice = np.random.default_rng((config.seed, at.step, ranks.rank))
+        torch.manual_seed(dice.integers(1 << 63))             # for dropout
         total = torch.zeros((), device=device)
         for start in range(first, last, rows):
             x, y = batches(at.step, start, min(start + rows, last))
@@ -1347,9 +1314,8 @@ run        {folder}{f', from step {at.step:,} on' * bool(saved)}; Ctrl-C saves a
             torch.cuda.empty_cache()
 
     def note(number, frame):  # Ctrl-C and SIGTERM are looked at between steps,
-        if interrupts:                                        # the second one interrupts at once
-            raise KeyboardInterrupt
-        interrupts.append(number)
+        interrupts.append(number)                             # a second one interrupts at once
+        signal.signal(number, signal.default_int_handler)
     interrupts, told, in_main = [], [], threading.current_thread() is threading.main_thread()
     handlers = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM) if in_main}
     began, begun, started = time.monotonic() - at.elapsed_s, done(), time.monotonic()
@@ -1418,7 +1384,7 @@ run        {folder}{f', from step {at.step:,} on' * bool(saved)}; Ctrl-C saves a
         journal("end", step=at.step, reason="error", message=f"{type(e).__name__}: {e}")
         raise
     finally:
-        journal.close()
+        journal.open.close()
         for number, handler in handlers.items():
             signal.signal(number, handler)
         if ranks.size > 1:                                    # gloo's threads let go of the last tensors: a
@@ -1501,8 +1467,7 @@ def chat_command(asked):
             if word == "/quit":
                 return
             elif word in ("/reset", "/dialogue", "/continue"):
-                dialogue = dialogue if word == "/reset" else {"stop": "User:"} if word == "/dialogue" else {}
-                text = ""
+                text, dialogue = "", {"/reset": dialogue, "/dialogue": {"stop": "User:"}}.get(word, {})
             elif word == "/save":
                 with blame("/save FILE", OSError):
                     Path(rest).write_text(text, encoding="utf-8")
@@ -1655,46 +1620,38 @@ def runs_command(asked):
 def bench_command(asked):
     """Each preset trains for some seconds on made-up tokens, as a run of its own, and then samples. GB/s: the
     weights that this reads; the copy is what the machine's memory can do."""
-    o, presets, size, (old, new) = fill(Options, asked), load_presets(asked.get("presets")), 1 << 18, \
-        np.ones((2, 1 << 24))
+    o, presets, (old, new) = fill(Options, asked), load_presets(asked.get("presets")), np.ones((2, 1 << 24))
     copying = 2 * old.nbytes / median_ms(lambda: np.copyto(new, old), 500) / 1e6
-    print(f"copying: {copying:.0f} GB/s\n"
-          "preset          tokens/s   TFLOP/s   MFU     memory  sampled/s   GB/s", flush=True)
+    line = "{:12}{:>12}{:>10}{:>6}{:>11}{:>11}{:>7}"
+    print(f"copying: {copying:.0f} GB/s")
+    print(line.format(*"preset tokens/s TFLOP/s MFU memory sampled/s GB/s".split()), flush=True)
     for name in [o.preset] if o.preset else presets:
-        config = fill(TrainConfig, recipe(presets, name))
-        vocabulary = TYPICAL_VOCABULARY[config.level]
-        letters = "".join(map(chr, range(1 << 17, (1 << 17) + vocabulary - 1)))
-        meta = {"level": "char", "dtype": "uint16", "tokenizer": {"level": "char", "characters": letters},
-                "train_tokens": size, "val_tokens": size, "val_bytes": size}
-        flags = {"preset": name, "presets": o.presets, "level": "char", "device": o.device,
-                 "batch_size": config.micro_batch or config.batch_size, "dropout": config.dropout,
-                 "optimizer": config.optimizer, "max_minutes": 0.1, "log_interval": 1, "eval_tokens": 1,
-                 "sample_tokens": 0}
+        c = fill(TrainConfig, recipe(presets, name))
+        letters = "".join(map(chr, range(1 << 17, (1 << 17) + TYPICAL_VOCABULARY[c.level] - 1)))
         with tempfile.TemporaryDirectory() as place:
-            Path(place, "meta.json").write_text(json.dumps(meta))
-            ids = np.random.default_rng(1).integers(vocabulary, size=size).astype("<u2")
-            for split in ("train", "val"):
-                ids.tofile(f"{place}/{split}.bin")
-            flags |= {"data": place, "out_dir": f"{place}/run"}
+            text, run = Path(place, "text"), f"{place}/run"
+            text.write_text(letters * (1 + (1 << 18) // len(letters)), encoding="utf-8")
+            flags = {"preset": name, "presets": o.presets, "level": "char", "data": text, "out_dir": run,
+                     "device": o.device, "batch_size": c.micro_batch or c.batch_size, "dropout": c.dropout,
+                     "optimizer": c.optimizer, "max_minutes": 0.1, "log_interval": 1, "eval_tokens": 1,
+                     "sample_tokens": 0}
             words = [sys.executable, __file__, "train", *(f"--{k}={v}" for k, v in flags.items())]
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                subprocess.run(words, stdout=subprocess.DEVNULL, timeout=300)
             try:
-                log = [*read_log(f"{place}/run")]
-                lm = load(f"{place}/run", o.device, "auto")
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    subprocess.run(words, stdout=subprocess.DEVNULL, timeout=300)
+                steps = [entry for entry in read_log(run) if entry["kind"] == "step"]
+                expect(steps, "none")
+                lm = load(run, o.device, "auto")
                 lm.sample(max_new_tokens=min(100, lm.config.block_size - 1))
             except Problem:
-                log = []
-        steps = [line for line in log if line["kind"] == "step"]
-        if not steps:
-            print(f"{name:12}  took too long or did not fit", flush=True)
-            continue
-        step = sorted(steps, key=lambda line: line["tokens_per_s"])[len(steps) // 2]
-        speed = step["tokens_per_s"]
-        flops, mfu = speed * flops_per_token(lm.config) / 1e12, step["mfu"] and f"{step['mfu']:.0%}"
+                print(f"{name:12}  took too long or did not fit", flush=True)
+                continue
+        step = sorted(steps, key=lambda entry: entry["tokens_per_s"])[len(steps) // 2]
+        flops, mfu = step["tokens_per_s"] * flops_per_token(lm.config), step["mfu"] and f"{step['mfu']:.0%}"
         sampled, nbytes = lm.report.tokens_per_s, sum(w.nbytes for w in lm.model.parameters())
-        print(f"{name:12}{speed:12,.0f}{flops:10.3f}{mfu or '-':>6}{step['memory_mb']:8,.0f} MB"
-              f"{sampled:11,.0f}{sampled * nbytes / 1e9:7.1f}", flush=True)
+        print(line.format(name, f"{step['tokens_per_s']:,.0f}", f"{flops / 1e12:.3f}", mfu or "-",
+                          f"{step['memory_mb']:,.0f} MB", f"{sampled:,.0f}", f"{sampled * nbytes / 1e9:.1f}"),
+              flush=True)
 
 if __name__ == "__main__" and IS_FILE:
     with problems_told():
