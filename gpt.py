@@ -1276,8 +1276,8 @@ run        {folder}{f', from step {at.step:,} on' * bool(saved)}; Ctrl-C saves a
 
     def add_gradients(last):
         "Of our rows up to the last, a micro-batch at a time, as if they were one. -> our share of the loss"
-        dice = np.random.default_rng((config.seed, at.step, ranks.rank))
-        torch.manual_seed(dice.integers(1 << 63))             # for dropout
+        dice = np.random.SeedSequence((config.seed, at.step, ranks.rank))  # for dropout
+        torch.manual_seed(dice.generate_state(1, np.uint64)[0])
         total = torch.zeros((), device=device)
         for start in range(first, last, rows):
             x, y = batches(at.step, start, min(start + rows, last))
