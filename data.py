@@ -24,7 +24,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
 
@@ -48,6 +48,7 @@ def load_gpt():
 gpt = load_gpt()
 RAW = Path("data/raw")                                        # downloads
 CHUNK = 1 << 18                                               # characters that travel together
+SPELLINGS = 500_000                                           # of words, to choose a vocabulary from
 PATIENCE, SAVE_EVERY = 0.5, 5                                 # seconds
 
 # ---- the corpora: facts ------------------------------------------------------------------------------------
@@ -131,8 +132,9 @@ def find(source):
     "What a person may call a text -> what to train on and what to validate on: files, URLs, hf:..., -"
     path = Path(source)
     if path.is_dir():
-        files = sorted(str(p) for p in path.rglob("[!.]*") if p.is_file() and
-                       (p.with_suffix("") if p.suffix in PACKED else p).suffix in (*KINDS, ".zip"))
+        files = sorted(str(p) for p in path.rglob("*")
+                       if (p.with_suffix("") if p.suffix in PACKED else p).suffix in (*KINDS, ".zip")
+                       and p.is_file() and not any(part[0] == "." for part in p.relative_to(path).parts))
         gpt.expect(files, f"{source} is a folder without any {' '.join(KINDS)}")
         return files, []
     if path.exists() or source == "-" or source.startswith("hf:") or "://" in source:
@@ -173,13 +175,10 @@ class Progress:
             if self.total:
                 left = gpt.clock((self.total - done) / speed)
                 line += f", {done / self.total:.0%} of {gpt.short(self.total)}{self.unit}, {left} left"
-            self.draw(f"\r{line[:100]}\033[K" if self.live else line + "\n")
-
-    def draw(self, text):
-        print(text, end="", file=sys.stderr, flush=True)
+            print(f"\r{line[:100]}\033[K" if self.live else line + "\n", end="", file=sys.stderr, flush=True)
 
     def end(self):
-        self.draw("\r\033[K" * self.live)
+        print("\r\033[K" * self.live, end="", file=sys.stderr, flush=True)
 
 @contextlib.contextmanager
 def alone(path):
@@ -201,6 +200,7 @@ def raw_file(url):                                            # the suffix stays
 
 def ask(url, **headers):
     "Follows redirects and honours proxy variables, as urllib does. The token goes to its own host only."
+    url = quote(url, safe=":/?#[]@!$&'()*+,;=%")              # as people type it, with é and spaces
     request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0 (data.py)", **headers})
     if os.environ.get("HF_TOKEN") and urlsplit(url).hostname == "huggingface.co":
         request.add_unredirected_header("Authorization", f"Bearer {os.environ['HF_TOKEN']}")
@@ -283,8 +283,8 @@ def check(part, sha256, url):
                 found.update(block)
         if found.hexdigest() != sha256:
             part.unlink()
-            raise gpt.Failure(f"{url} came with sha256 {found.hexdigest()} instead of {sha256} and was removed: "
-                              "the same command fetches it again")
+            raise gpt.Failure(f"{url} came with sha256 {found.hexdigest()} instead of {sha256} and was "
+                              "removed; the same command fetches it again")
 
 # ---- files -> documents: pieces of text; with a zero character a new document begins -----------------------
 
@@ -395,8 +395,8 @@ def decoded(file, name, o):
         except UnicodeDecodeError as e:
             place = start + len(block) - len(e.object) + e.start
             raise gpt.Problem(f"{name} is not {o.encoding[:-4] if 'sig' in o.encoding else o.encoding}: byte "
-                              f"{e.object[e.start]:#x} at offset {place:,}; say how it is written, as --encoding "
-                              "cp1252 or utf-16, or read on with --errors replace")
+                              f"{e.object[e.start]:#x} at offset {place:,}; say how it is written, as "
+                              "--encoding cp1252 or utf-16, or read on with --errors replace")
         gpt.expect("\0" not in text, f"{name} is not text: there is a zero byte behind offset {start:,}")
         yield text
         start += len(block)
@@ -519,8 +519,8 @@ def survey(o):
         counts = Counter()
         for found in spread(words, watched(), o):
             counts.update(found)
-            if len(counts) > 500_000:                         # memory stays flat: the rarest are forgotten
-                counts = Counter(dict(counts.most_common(250_000)))
+            if len(counts) > SPELLINGS:                       # memory stays flat: the rarest are forgotten
+                counts = Counter(dict(counts.most_common(SPELLINGS // 2)))
         tokenizer = gpt.WordTokenizer.from_counts(counts, o.min_freq)
     else:
         deque(watched(), 0)
@@ -529,7 +529,7 @@ def survey(o):
     n = length["train"]
     gpt.expect(n, f"{' '.join(o.sources)}: there is no text in it")
     at = int((1 - o.val_fraction) * n)
-    near = min(ends.items, key=lambda end: abs(end - at), default=0)
+    near = min(ends.items, key=lambda end: abs(end - at), default=at)
     if abs(near - at) <= (n - at) // 2:                       # a few long documents may have no end nearby
         at = near
     return {"tokenizer": tokenizer.state, "at": sys.maxsize - 1 if o.val else at, "length": length.total(),
@@ -549,7 +549,7 @@ def learn_bpe(texts, size):
 
 def merge_bytes(counts, size):
     """Byte-pair encoding: start from the 256 bytes, merge the commonest pair of neighbours into a new token,
-    repeat. counts: pieces of text and how often they stand in the corpus. -> the tokens, as bytes, in order."""
+    repeat. counts: pieces of text, and how often they stand there. -> the tokens, as bytes, in order."""
     tokens = [bytes([b]) for b in range(256)]
     ids_of = {token: i for i, token in enumerate(tokens)}     # two ways to merge may meet in the same bytes
     pieces = [(list(piece.encode()), n) for piece, n in sorted(counts.items())]
@@ -612,7 +612,8 @@ def write(o, part, found):
     "Encodes into the folder part, from where an earlier call was stopped. -> meta"
     global TOKENIZER
     TOKENIZER = gpt.load_tokenizer(found["tokenizer"])
-    dtype, saved, start = id_type(TOKENIZER), time.monotonic(), dict.fromkeys(FIELDS, 0)
+    dtype, saved = id_type(TOKENIZER), time.monotonic()
+    start = dict.fromkeys("chunks length train_tokens val_tokens train_bytes val_bytes".split(), 0)
     done = load(part / "progress.json") or start
     with contextlib.ExitStack() as stack:
         files = {split: stack.enter_context(open(part / f"{split}.bin", "ab")) for split in ("train", "val")}
@@ -638,8 +639,6 @@ def write(o, part, found):
             os.fsync(file.fileno())
         progress.end()
     return {"level": o.level, "vocab_size": TOKENIZER.vocab_size, "dtype": dtype.name, **done}
-
-FIELDS = ("chunks", "length", "train_tokens", "val_tokens", "train_bytes", "val_bytes")
 
 # ---- all of it ---------------------------------------------------------------------------------------------
 
@@ -677,9 +676,12 @@ def prepare(o):
         for name in ("survey.json", "progress.json"):
             (part / name).unlink(missing_ok=True)
         save(part / "meta.json", meta)
-        if folder.exists():                                   # a run that reads the old one keeps it open
-            shutil.rmtree(folder.rename(folder.with_name(folder.name + ".old")))
+        old = folder.with_name(folder.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():                                   # a run that reads it keeps it open
+            folder.rename(old)
         part.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
     return tell(folder, meta, "is ready")
 
 def recipe_of(o):
@@ -687,8 +689,8 @@ def recipe_of(o):
     names = ["level", "field", "separator", "strip_gutenberg", "encoding", "errors"]
     names += ["val_fraction"] * (not o.val) + ["min_freq"] * (o.level == "word")
     names += ["vocab_size", "sample_mb"] * (o.level == "bpe" and o.vocab_size > 0)
-    files = [[f, os.path.getsize(f), os.path.getmtime(f)] if os.path.isfile(f) else f for f in o.train + o.val]
-    return {"files": files, **{name: getattr(o, name) for name in names}}
+    files = [(f, os.path.isfile(f) and (os.path.getsize(f), os.path.getmtime(f))) for f in o.train + o.val]
+    return {"files": str(files), **{name: getattr(o, name) for name in names}}
 
 def local(source, sha256):
     "A URL, or standard input -> a file"
