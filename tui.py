@@ -204,7 +204,7 @@ class Run:
         self.word = clean(r["state"])
 
     def on_end(self, r):
-        self.end = {key: clean(r.get(key) or "") for key in ("reason", "message")}
+        self.end = {key: clean(r.get(key) or "") for key in ("reason", "message")} | {"step": number(r.get("step")) or 0}
         self.tell(f"end: {self.end['reason']}, {self.end['message']}")
 
     def tell(self, text):
@@ -219,7 +219,8 @@ class Run:
 
     @property
     def step(self):
-        return max(self.rows[-1].step if self.rows else 0, self.evals[-1].step if self.evals else 0)
+        return max(self.rows[-1].step if self.rows else 0, self.evals[-1].step if self.evals else 0,
+                   self.end["step"] if self.end else 0)
 
     @property
     def done(self):
@@ -525,7 +526,7 @@ class Chart(Widget, can_focus=True):
             place(to_x(self.best[0]), to_y(self.best[1]), "★", styles["best"]) if x0 <= self.best[0] <= x1 else 0
 
         found, form = ticks(*((10 ** low, 10 ** high) if log else (low, high)), max(2, h // 2 if h < 16 else h // 3), log)
-        rows = {to_y(v) // 4: form(v) for v in reversed(found)}
+        rows = {to_y(v) // 4: text if len(text := form(v)) < self.LEFT else f"{v:.0e}" for v in reversed(found)}
         column = self.cursor if self.cursor is not None and 0 <= self.cursor < w else None
         lines = []
         for row in range(h):
@@ -676,7 +677,6 @@ Train.-broken #choose, Train.-broken #order { display: none; }
 Train.-broken #broken { display: block; }
 .tree { height: 20; background: $surface; }
 
-#table { height: auto; max-height: 50%; }
 DataTable, DataTable:focus { background: $background; background-tint: transparent; scrollbar-size-vertical: 1; }
 DataTable > .datatable--header { background: $background; color: $text-muted; text-style: bold; }
 DataTable > .datatable--cursor { background: $primary 30%; color: $foreground; text-style: bold; }
@@ -716,10 +716,15 @@ class Page(Screen):
         self.query_one("#small", Static).update(
             f"This terminal is {w}×{h}; it takes {SMALLEST[0]}×{SMALLEST[1]}.\nEnlarge the window or shrink the "
             "font (Ctrl -).\nWithout screens: python gpt.py train\n\nctrl+q quits")
-        self.call_after_refresh(self.show)
+        self.call_after_refresh(self.refreshed)
 
     def on_screen_resume(self):
-        self.show()
+        self.refreshed()
+
+    def refreshed(self):
+        "Show what is new, once there is something to show it in."
+        if self.is_mounted:
+            self.show()
 
     def on_click(self, event):
         if name := event.style.meta.get("tab"):
@@ -739,7 +744,7 @@ class Page(Screen):
         live = [run for run in self.app.runs.values() if run.state in LIVE]
         if not live:
             return bits((self.app.machine, "$foreground 60%"))
-        run = max(live, key=lambda r: (r is self.app.run, r.written))
+        run = max(live, key=lambda r: (r is self.app.chosen, r.written))
         more = f" and {len(live) - 1} more" if len(live) > 1 else ""
         return bits(("● ", f"$text-{COLORS.get(run.state, 'success')}"), run.name, (more, "$foreground 60%"),
                     (f" {run.state} {run.done:.0%}", "$foreground 60%"))
@@ -897,7 +902,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
 
     def show(self):
         super().show()
-        run, head = self.app.run, self.query_one("#head", Static)
+        run, head = self.app.chosen, self.query_one("#head", Static)
         self.refresh_bindings()
         self.query_one("#watch").display = bool(run)
         if not run:
@@ -935,7 +940,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
     def show_words(self, run, state):
         "Warnings, troubles, samples and the log."
         warning, trouble = self.query_one("#warning", Static), self.query_one("#trouble", Static)
-        told = [*run.warnings[-2:]]
+        told = []
         if state == "stalled":
             told.append(f"No news for {clock(run.silent)}. " + (
                 "Its process lives: it may wait for a disk or swap memory." if run.held() else
@@ -945,14 +950,15 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         elif state == "compiling":
             told.append("Compiling: the first step takes up to some minutes, all others gain.")
         elif state == "gone":
-            told.append(f"{clean(run.folder)} has vanished. What was read stays here.")
+            told.append(f"The folder of {run.name} has vanished. What was read stays here.")
         if run.bad:
             told.append(f"{run.bad} lines of metrics.jsonl make no sense and were skipped.")
+        told += reversed(run.warnings[-2:])
         warning.update("\n".join("▲ " + text for text in told))
         warning.display = bool(told)
         problem = run.trouble()
         trouble.display = bool(problem)
-        self.query_one("#samples").display = not problem
+        self.query_one("#samples").display = self.query_one("#talk").display = not problem
         if problem:
             headline, why, remedy, flags = problem
             trouble.border_title = f"training ended: {headline}"
@@ -1038,7 +1044,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         return bits(*parts)
 
     def check_action(self, action, parameters):
-        run = self.app.run
+        run = self.app.chosen
         state = run.state if run else ""
         if action == "control":
             return state in LIVE and state != "starting" and (
@@ -1053,25 +1059,25 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
 
     def action_control(self, word):
         try:
-            self.app.run.control(word)
+            self.app.chosen.control(word)
             told = {"pause": "it pauses after this step", "go": "it goes on", "sample": "a sample comes after this step",
                     "stop": "it saves and stops after this step"}[word]
             self.notify(told, timeout=2)
         except OSError as e:
-            self.notify(f"{clean(self.app.run.folder)}: {e.strerror}", severity="error")
+            self.notify(f"{clean(self.app.chosen.folder)}: {e.strerror}", severity="error")
 
     @work
     async def action_stop(self):
-        if await self.app.push_screen_wait(Ask("stop", f"Stop {self.app.run.name}? It saves, and can be resumed.",
+        if await self.app.push_screen_wait(Ask("stop", f"Stop {self.app.chosen.name}? It saves, and can be resumed.",
                                                s="stop and save")):
-            if self.app.run.state == "starting":
-                self.app.run.process.terminate()
+            if self.app.chosen.state == "starting":
+                self.app.chosen.process.terminate()
             else:
                 self.action_control("stop")
 
     @work
     async def action_kill(self):
-        run = self.app.run
+        run = self.app.chosen
         pid = run.process.pid if run.process else run.start.get("pid")
         if await self.app.push_screen_wait(Ask("kill", f"Kill process {pid} of {run.name}, without saving? Stop (s) "
                                                "saves. Kill only what hangs.", k="kill it")):
@@ -1083,7 +1089,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
                 self.notify("It was not started here: kill it where it runs", severity="warning")
 
     def action_resume(self):
-        run = self.app.run
+        run = self.app.chosen
         problem = run.trouble()
         if not run.start:
             return self.app.switch_mode("train")
@@ -1093,7 +1099,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         self.app.launch(run.folder, ["--resume", str(run.folder), *(f"--{k}={v}" for k, v in flags.items())])
 
     def action_chat(self, name):
-        self.app.talk_to(self.app.run, name)
+        self.app.talk_to(self.app.chosen, name)
 
     def action_log_pane(self):
         self.query_one("#watch").toggle_class("-log")
@@ -1107,11 +1113,11 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
     def action_other(self, by):
         runs = self.app.newest_first()
         if runs:
-            at = runs.index(self.app.run) + by if self.app.run in runs else 0
+            at = runs.index(self.app.chosen) + by if self.app.chosen in runs else 0
             self.app.watch_run(runs[at % len(runs)])
 
     def action_copy(self):
-        self.app.copy(self.app.command_of(self.app.run))
+        self.app.copy(self.app.command_of(self.app.chosen))
 
 # ---- Runs: all of them -------------------------------------------------------------------------------------
 
@@ -1161,7 +1167,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         most, train = number(run.start.get("max_iters")), run.part("train")
         name = Text.assemble((" " if mark is None else "abcdef"[mark % 6], "bold " + self.app.color(
             "text-" + ("primary", "accent", "success", "error", "warning", "secondary")[(mark or 0) % 6])), " ",
-            (run.name, "bold" if run is self.app.run else ""))
+            (run.name, "bold" if run is self.app.chosen else ""))
         right = lambda text: Text(text, justify="right")
         texts = {"run": name, "state": Text(f"{'●' if state in LIVE else ' '} {state}", color),
                  **{k: Text(clean(Path(str(train.get(k, "—"))).name)) for k in ("preset", "level", "data")},
@@ -1187,9 +1193,11 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         if drawn != self.drawn:
             self.drawn, here = drawn, self.current()
             table.clear(columns=True)
-            for key in columns:
+            table.styles.height = min(len(runs) + 1, max(3, self.size.height // 2))
+            for i, key in enumerate(columns):
                 arrow = "▲▼"[bool(self.COLUMNS[key][2]) != self.backwards] if key == self.by else ""
-                table.add_column(Text(f"{'  ' if key == 'run' else ''}{key}{arrow}"), key=key)
+                title = Text(f"{'  ' if key == 'run' else ''}{key}{arrow}")
+                table.add_column(title, key=key, width=max(title.cell_len, *(row[i].cell_len for row in rows), 4))
             for run, row in zip(runs, rows):
                 table.add_row(*row, key=str(run.folder))
             if here in runs:
@@ -1607,7 +1615,8 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
     def fresh_name(self):
         data = Path(self.edited.get("data", "")).stem
         name = re.sub(r"[^\w.-]+", "-", f"{self.preset}-{self.level}{'-' + data if data else ''}")
-        return next(n for i in range(1, 10 ** 6) if not (self.app.root / (n := f"{name}-{i}" if i > 1 else name)).exists())
+        return next(n for i in range(1, 10 ** 6) if not (
+            self.app.root / (n := f"{name}-{i}" if i > 1 else name) / "metrics.jsonl").exists())
 
     @on(Input.Changed)
     def typed(self, event):
@@ -1882,7 +1891,8 @@ class Turn(Vertical):
 
     def restart(self):
         self.tokens, self.starts, self.at = [], [0], None
-        self.query(".chunk").exclude(":first-child").remove()
+        for chunk in list(self.query(".chunk"))[1:]:
+            chunk.remove()
         self.paint(0)
 
     def paint(self, i):
@@ -2001,8 +2011,8 @@ leaves the box, and there the single keys work: x for the X-ray, then ← → fr
 
     def on_screen_resume(self):
         path, self.app.wanted = self.app.wanted, None
-        if not path and not self.path and self.app.run:       # best of the selected run
-            path = next((p for name in ("best.pt", "latest.pt") if (p := self.app.run.folder / name).exists()), None)
+        if not path and not self.path and self.app.chosen:       # best of the selected run
+            path = next((p for name in ("best.pt", "latest.pt") if (p := self.app.chosen.folder / name).exists()), None)
         if path and (path != self.path or not self.ready):
             self.load(path)
         super().on_screen_resume()
@@ -2114,7 +2124,9 @@ leaves the box, and there the single keys work: x for the X-ray, then ← → fr
             filled = round(12 * used / size)
             right = f"{'forgets its beginning  ' if self.used > size else ''}context {'█' * filled}{'░' * (12 - filled)} " \
                     f"{used}/{size} "
-        gap = max(1, self.size.width - 2 - len(name + file + what) - len(right))
+        room = self.size.width - 3 - len(name + file) - len(right)
+        what = what if len(what) <= room else ""
+        gap = max(1, room + 1 - len(what))
         self.query_one("#model", Static).update(bits((name, "bold"), file, (what, "$foreground 60%"), " " * gap, (
             right, "$text-warning" if self.used > size else "$text-success")))
 
@@ -2319,7 +2331,7 @@ class Tui(App):
 
     def __init__(self, root=Path("runs"), run=None, gpt=HERE / "gpt.py", theme=None):
         super().__init__()
-        self.root, self.gpt, self.runs, self.run, self.machine = Path(root), Path(gpt), {}, None, ""
+        self.root, self.gpt, self.runs, self.chosen, self.machine = Path(root), Path(gpt), {}, None, ""
         self.settings, self.catalog, self.talker = {}, None, None
         with contextlib.suppress(OSError, ValueError):
             self.settings = dict(json.loads((self.root / ".tui.json").read_text(encoding="utf-8")))
@@ -2328,7 +2340,7 @@ class Tui(App):
         self.theme = wanted if wanted in self.available_themes else "textual-dark"
         self.wake = self.wanted = None                        # the checkpoint that Chat shall open
         if run:
-            self.run = self.runs[Path(run)] = Run(run)
+            self.chosen = self.runs[Path(run)] = Run(run)
 
     def get_system_commands(self, screen):
         yield from super().get_system_commands(screen)
@@ -2339,13 +2351,13 @@ class Tui(App):
 
     def on_mount(self):
         self.wake = asyncio.Event()
-        self.switch_mode("watch" if self.run else "train")
+        self.switch_mode("watch" if self.chosen else "train")
         self.theme_changed_signal.subscribe(self, self.remember_theme)
         self.look_around()
 
     def remember_theme(self, theme):
         self.remember(theme=theme.name)
-        self.page.show()
+        self.page.refreshed()
 
     def remember(self, **settings):
         if any(self.settings.get(key) != value for key, value in settings.items()):
@@ -2373,8 +2385,8 @@ class Tui(App):
     async def look_around(self):
         "Twice a second: which runs are there, and what is new in them. Reading is done aside."
         while True:
-            if await asyncio.to_thread(self.scan) and isinstance(self.page, Page):
-                self.page.show()
+            if await asyncio.to_thread(self.scan):
+                self.page.refreshed()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.wake.wait(), 0.5)
             self.wake.clear()
@@ -2388,30 +2400,30 @@ class Tui(App):
             run.poll()
             run.shown = run.version, run.state, int(run.silent / 5) if run.state in LIVE else 0
             changed |= run.shown != before
-            if run.state == "gone" and run is not self.run:
+            if run.state == "gone" and run is not self.chosen:
                 self.runs.pop(run.folder, None)
-        if not self.run and self.runs:
-            self.run = self.newest_first()[0]
+        if not self.chosen and self.runs:
+            self.chosen = self.newest_first()[0]
         return changed
 
     def scan_soon(self, folder=None):
         if folder:
-            self.run = self.runs.setdefault(folder, Run(folder))
+            self.chosen = self.runs.setdefault(folder, Run(folder))
         self.wake.set()
 
     def newest_first(self):
         return sorted(self.runs.values(), key=lambda r: (r.state in LIVE, r.written or r.began), reverse=True)
 
     def watch_run(self, run):
-        self.run = run
+        self.chosen = run
         self.switch_mode("watch")
 
     def forget(self, run, trouble=None):
         if trouble:
-            return self.notify(trouble, severity="error")
+            self.notify(trouble, severity="error")
         self.runs.pop(run.folder, None)
-        if self.run is run:
-            self.run = next(iter(self.newest_first()), None)
+        if self.chosen is run:
+            self.chosen = next(iter(self.newest_first()), None)
 
     def launch(self, folder, flags):
         "Start `gpt.py train` as a process of its own, that outlives this one, and watch it."
@@ -2470,6 +2482,10 @@ class Tui(App):
         path = run.folder / name
         self.wanted = path if path.exists() else run.folder / "latest.pt"
         self.switch_mode("chat")
+
+    def notify(self, message, **more):
+        "Nothing of it is markup: names and errors come from elsewhere."
+        super().notify(clean(message), **{**more, "markup": False})
 
     # keys
 
