@@ -108,7 +108,7 @@ class Options:
     encoding: str = gpt.knob("utf-8-sig", "how text files are written: utf-16, cp1252 and so on")
     errors: Literal["strict", "replace", "ignore"] = gpt.knob("strict", "what to do with bytes of no text")
     shards: int = gpt.knob(0, "only so many of the files of a corpus; 0: all", "shards >= 0")
-    workers: int = gpt.knob(0, "encode so much at a time; 0: as there are cores", "workers >= 0")
+    workers: int = gpt.knob(0, "how many chunks are encoded at a time; 0: one a core", "workers >= 0")
 
 KINDS, PACKED = (".txt", ".md", ".jsonl", ".csv", ".parquet"), (".gz", ".zst", ".bz2", ".xz")
 
@@ -211,11 +211,12 @@ def size_of(path):
 
 def fetch_rest(url, part, version):
     "One connection's worth of a file, behind what is there of it. Raises if that isn't all."
-    have, headers = size_of(part), {}
-    if have:                                                  # if the file has changed meanwhile, send it all
-        headers = {"Range": f"bytes={have}-", "If-Range": version.read_text() if version.exists() else None}
+    have = size_of(part)
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    if have and version.exists() and version.read_text():     # if the file has changed meanwhile, send it all
+        headers["If-Range"] = version.read_text()
     try:
-        answer = ask(url, **{name: value for name, value in headers.items() if value})
+        answer = ask(url, **headers)
     except urllib.error.HTTPError as e:
         if e.code != 416:
             raise
@@ -269,9 +270,10 @@ def download(url, sha256=""):
                 failed = 0 if size_of(part) > before else failed + 1
                 if (failed == 5 or not answered or 400 <= code < 500 and code not in (408, 425, 429)
                         or getattr(e, "errno", 0) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)):
+                    why = str(e if code else getattr(e, "reason", e)) or type(e).__name__
                     hint = "; may you read it? Set HF_TOKEN" * (code in (401, 403) and "huggingface" in url)
-                    raise gpt.Failure(f"can't fetch {url}: {e or type(e).__name__}{hint}; the same command "
-                                      f"goes on from what has come; a copy of yours belongs at {path}")
+                    raise gpt.Failure(f"can't fetch {url}: {why}{hint}; the same command goes on from what "
+                                      f"has come, or takes {path}, if you have it from elsewhere")
                 time.sleep(PATIENCE * min(2 ** failed, 60))
     return path
 
@@ -485,12 +487,12 @@ class Thinned:
         if len(self.items) > self.room:
             self.items, self.step = self.items[::2], 2 * self.step
 
-def characters(item):                                         # work: those of a chunk, as code points
+def characters(item):                                         # work: those in a chunk, as code points
     seen = np.zeros(0x110000, bool)
     seen[np.frombuffer(item[1].replace("\0", "\n\n").encode("utf-32-le"), np.uint32)] = True
     return np.flatnonzero(seen)
 
-def words(item):                                              # work: those of a chunk, and how often
+def words(item):                                              # work: those in a chunk, and how often
     return Counter(gpt.WordTokenizer.cut(item[1].replace("\0", "\n\n")))
 
 def survey(o):
@@ -647,7 +649,7 @@ def prepare(o):
     found, one = [find(source) for source in o.sources], o.sources[0]
     o.train, o.val = (list(itertools.chain(*inputs)) for inputs in zip(*found))
     o.train = o.train[:o.shards or None]
-    corpus = CORPORA.get(one, Corpus("", "", [])) if not Path(one).exists() else Corpus("", "", [])
+    corpus = not Path(one).exists() and CORPORA.get(one) or Corpus("", "", [])
     o.separator = o.separator or corpus.separator
     parents = {Path(source).parent.name for source in o.sources}
     o.data = o.name or (one if len(o.sources) == 1 else "".join(parents) if len(parents) == 1 else "")
