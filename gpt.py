@@ -549,7 +549,7 @@ def fixed_windows(tokens, block_size, stride=0):
     starts = np.arange(0, max(1, len(tokens) - 1 - T + stride), stride)[:, None]
     padded = np.append(tokens.astype(np.int64), np.full(T + stride, -100))
     y = padded[starts + 1 + np.arange(T)]
-    y[1:, :T - stride] = -100
+    y[1:, :max(0, T - stride)] = -100
     return torch.from_numpy(padded[starts + np.arange(T)].clip(0)), torch.from_numpy(y)
 
 # ---- the model: GPT-2, its parts named as OpenAI and Hugging Face name them --------------------------------
@@ -797,18 +797,16 @@ def generate(lm, prompts, o):
     among the tokens in between, stays small and the same. Until then nothing here waits for a GPU."""
     T, device, W = lm.config.block_size, lm.device, o.repetition_window
     generator = torch.Generator(device).manual_seed(o.seed)
-    rows, starts, new, cache = prompts, [max(0, len(row) - T) for row in prompts], [], None
-    end, over = lm.tokenizer.end_id, 0
-    seen = [([row[-1]] * W + row)[-W:] for row in rows] if o.repetition_penalty != 1 else None
+    rows, new, cache, end, over = [row[-T:] for row in prompts], [], None, lm.tokenizer.end_id, 0
+    seen = [([row[-1]] * W + row)[-W:] for row in prompts] if o.repetition_penalty != 1 else None
     seen = seen and torch.tensor(seen, device=device)
     for _ in range(o.max_new_tokens):
         if cache is None or cache.length == T:
             rows = [row + more for row, more in zip(rows, torch.stack(new, 1).tolist())] if new else rows
-            starts = [len(row) - max(1, T // 2) if len(row) - at > T else at for row, at in zip(rows, starts)]
-            heads, new = [row[start:] for row, start in zip(rows, starts)], []
-            lengths = [len(head) for head in heads]
-            cache = Cache(lm.model, lengths)
-            ids = torch.tensor([[0] * (max(lengths) - len(head)) + head for head in heads], device=device)
+            rows, new = [row if len(row) <= T else row[-max(1, T // 2):] for row in rows], []
+            cache = Cache(lm.model, [len(row) for row in rows])
+            longest = max(map(len, rows))
+            ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows], device=device)
         logits = lm.model(ids, cache).float()
         if lm.tokenizer.unknown_id is not None:
             logits[:, lm.tokenizer.unknown_id] = -math.inf    # it stands for no text
@@ -1031,7 +1029,7 @@ class Journal:
     def __init__(self, folder, track):
         self.track, self.history, self.now, self.live, self.said_at = track, [], {}, None, time.monotonic()
         self.open = contextlib.ExitStack()                    # what it has open
-        self.file = folder and self.open.enter_context(open(folder / "metrics.jsonl", "a", encoding="utf-8"))
+        self.file = folder and self.open.enter_context(open(folder / "metrics.jsonl", "a", 1, "utf-8"))
         dumb = {"JPY_PARENT_PID", "COLAB_RELEASE_TAG"} & os.environ.keys() or os.environ.get("TERM") == "dumb"
         if folder and sys.stdout.isatty() and not dumb and find_spec("rich"):  # notebooks only pretend
             live = need("rich.live").Live(get_renderable=self.draw, refresh_per_second=4)
@@ -1047,13 +1045,10 @@ class Journal:
         self.now |= {"sample": fields["text"]} if kind == "sample" else fields
         if kind in ("step", "eval"):
             self.history.append({"kind": kind, **fields})
-        if not self.file:
-            return
-        with contextlib.suppress(OSError):                    # a full disk: save() tells
-            line = json.dumps({"kind": kind, "time": round(time.time(), 3), **fields})
-            print(line, file=self.file, flush=True)
-        if kind in ("step", "eval"):
             self.track({k: v for k, v in fields.items() if v is not None}, fields["step"])
+        if self.file:
+            with contextlib.suppress(OSError):                # a full disk: save() tells
+                print(json.dumps({"kind": kind, "time": round(time.time(), 3), **fields}), file=self.file)
         if kind == "eval" or kind == "step" and time.monotonic() - self.said_at > 15:
             self.say(self.line("train_loss", "val_loss", "best") if kind == "eval" else self.line("loss"))
         elif kind == "sample" and not self.live:
@@ -1090,12 +1085,14 @@ def open_tracker(name, folder, settings):
     return lambda numbers, step: None
 
 def read_log(folder):
-    "What a run wrote to its metrics.jsonl. Half-written and foreign lines are passed over."
+    "What a run wrote to its metrics.jsonl, by kind. Half-written and foreign lines are passed over."
+    log = defaultdict(list)
     with blame(f"{folder} is no run's folder", OSError), open(Path(folder) / "metrics.jsonl", "rb") as file:
         for line in file:
-            with contextlib.suppress(ValueError):
-                if isinstance(entry := json.loads(line), dict) and "kind" in entry:
-                    yield entry
+            with contextlib.suppress(ValueError, TypeError):
+                if isinstance(entry := json.loads(line), dict):
+                    log[entry.get("kind")].append(entry)
+    return log
 
 # ---- training: the loop that turns the wheel ---------------------------------------------------------------
 
@@ -1135,11 +1132,7 @@ def find_run(asked):
     if not resume or resume == "auto" and not (Path(out_dir) / "latest.pt").exists():
         return None, None
     path = find_checkpoint(out_dir if resume in ("newest", "auto") else resume, ("latest.pt",), root)
-    saved = load_checkpoint(path)
-    for name, f in knobs(ModelConfig).items():
-        was, now = saved["model_config"][name], asked.get(name)
-        expect(now is None or convert(f, now) == was, f"{path} has --{name} {was}: it can't go on with {now}")
-    return saved, path.parent
+    return load_checkpoint(path), path.parent
 
 def claim_folder(config, going_on):
     "-> the run's folder, and a lock that dies with the process, however that ends."
@@ -1171,10 +1164,11 @@ def train(**asked):
     config.data = source if source == "builtin" else config.data
     corpus = open_corpus(source, config, T)
     tokenizer, size = corpus.tokenizer, min(config.eval_tokens, len(corpus.val)) + 1
-    for key, was in saved["tokenizer"].items() if saved else ():
-        now = tokenizer.state.get(key)
-        expect(now == was, f"{going_on} has another tokenizer than {source}: {key} {was!s:.30} / {now!s:.30}")
     shape.vocab_size = tokenizer.vocab_size
+    for key, was in (saved["tokenizer"] | saved["model_config"]).items() if saved else ():
+        now = (tokenizer.state | vars(shape)).get(key)
+        expect(now == was, f"{going_on} has another tokenizer or shape, --{key} {was!s:.30}: it can't go on "
+               f"with {now!s:.30}")
     batches = Batches(corpus.train, T, B, config.seed, device)
     splits = [fixed_windows(ids[:size], T) for ids in (corpus.train, corpus.val)]
     first, last = ranks.rank * B // ranks.size, (ranks.rank + 1) * B // ranks.size  # our rows of a batch
@@ -1213,7 +1207,7 @@ def train(**asked):
     settings = {"model": vars(shape), "train": vars(config), "used": used}
     folder, lock = claim_folder(config, going_on) if ranks.rank == 0 else (None, None)
     ranks.share(lambda: None)                                 # nobody goes on where that failed
-    journal = Journal(folder, folder and open_tracker(config.tracker, folder, settings))
+    journal = Journal(folder, open_tracker(config.tracker if folder else "none", folder, settings))
     if folder:
         with contextlib.suppress(OSError):
             ask = ["git", "-C", str(HERE), "rev-parse", "HEAD"]
@@ -1292,7 +1286,7 @@ run        {folder}{f', from step {at.step:,} on' * bool(saved)}; Ctrl-C saves a
         "The same, again and again until it fits into memory. What fails for one of us, all do over again."
         nonlocal rows, net
         while True:
-            trouble = 0
+            trouble, why = 0, "another process has the reason"
             try:
                 loss = add_gradients(last)
             except Exception as e:
@@ -1343,8 +1337,8 @@ run        {folder}{f', from step {at.step:,} on' * bool(saved)}; Ctrl-C saves a
             if evaluating or sampling or word in ("sample", "stop"):
                 look(evaluating, sampling or word == "sample" or evaluating and not config.sample_every)
                 read_at = 0                                   # does not count for tokens/s
-            patience = config.patience and at.worse >= config.patience
-            if reason := over or "stopped" * (word == "stop") or "patience" * bool(patience):
+            reason = over or "stopped" * (word == "stop") or "patience" * (0 < config.patience <= at.worse)
+            if reason:
                 break
 
             for group, peak_lr in groups:
@@ -1558,10 +1552,9 @@ def eval_command(asked):
         parts = [row for row in text.splitlines(keepends=True) if row.strip()] if o.rows else [text]
         ids = np.concatenate([tokenizer.encode(part) for part in parts])
     expect(len(ids) > T, f"{source} has only {len(ids)} tokens: too few to evaluate on")
-    windows, stride = fixed_windows(ids, T, min(o.stride, T)), min(o.stride, T) or T
-    if o.rows:  # T inputs and T targets that no other window has
-        whole = torch.from_numpy(ids[:len(ids) // (T + 1) * (T + 1)].astype(np.int64)).view(-1, T + 1)
-        windows, stride = (whole[:, :-1], whole[:, 1:]), T + 1
+    whole = len(ids) // (T + 1) * (T + 1) if o.rows else len(ids)
+    stride = T + 1 if o.rows else min(o.stride, T) or T       # no two windows of rows share a token
+    windows = fixed_windows(ids[:whole], T, stride)
     rows = max(1, (1 << 24) // (T * lm.config.vocab_size))
     loss = evaluate(lm.model, windows, rows, contextlib.nullcontext, Ranks(o.device))
     bits = loss / math.log(2) * len(ids) / len(text.encode()) if tokenizer.lossless else None
@@ -1577,8 +1570,8 @@ def plot_command(asked):
     o, pyplot = fill(Options, asked), need("matplotlib.pyplot", "matplotlib")
     axes = pyplot.figure(figsize=(8, 5)).add_subplot(xlabel="step", ylabel="loss, nats a token")
     for run in asked.get("run") or [find_checkpoint().parent]:
-        log = [*read_log(run)]
-        steps, evals = ([line for line in log if line["kind"] == kind] for kind in ("step", "eval"))
+        log = read_log(run)
+        steps, evals = log["step"], log["eval"]
         expect(evals, f"{run} has no evaluation yet")
         best = min(evals, key=lambda line: line["val_loss"] or math.inf)
         label = f"{Path(run).name}: {best['val_loss']:.4f} at {best['step']:,}"
@@ -1586,7 +1579,7 @@ def plot_command(asked):
         style = {"color": curve.get_color(), "markersize": 12}
         axes.plot([s["step"] for s in steps], [s["loss"] for s in steps], ":", **style)
         axes.plot(best["step"], best["val_loss"], "*", **style)
-    config = next(line["config"] for line in log if line["kind"] == "start")
+    config = log["start"][-1]["config"]
     size = config["train"]["batch_size"] * config["model"]["block_size"] / 1e6
     above = axes.secondary_xaxis("top", functions=(lambda x: x * size, lambda x: x / size))
     above.set_xlabel("million tokens")
@@ -1599,13 +1592,12 @@ def runs_command(asked):
     "What was trained here, as a table or as JSON."
     o, rows = fill(Options, asked), []
     for path in Path("runs").glob("*/metrics.jsonl"):
-        log, now = [*read_log(path.parent)], path.stat().st_mtime
-        newest = {line["kind"]: line for line in log}
-        start, step, end = (newest.get(kind, {}) for kind in ("start", "step", "end"))
+        log, now = read_log(path.parent), path.stat().st_mtime
+        start, step, end = ((log[kind] or [{}])[-1] for kind in ("start", "step", "end"))
         config = start.get("config", {}).get("train", {})
-        evals = [line for line in log if line["kind"] == "eval" and line["val_loss"] is not None]
+        evals = [line for line in log["eval"] if line["val_loss"] is not None]
         best = min(evals, key=lambda line: line["val_loss"], default={})
-        over = end and log.index(end) > log.index(start)      # a run that goes on has a new start
+        over = end and end["time"] >= start["time"]           # a run that goes on has a new start
         state = end["reason"] if over else "running" if time.time() - now < 120 else "crashed"
         rows.append({"run": path.parent.name, **{k: config.get(k) for k in ("preset", "level", "data")},
                      "weights": start.get("parameters"), "steps": step.get("step"),
@@ -1639,8 +1631,7 @@ def bench_command(asked):
             try:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     subprocess.run(words, stdout=subprocess.DEVNULL, timeout=300)
-                steps = [entry for entry in read_log(run) if entry["kind"] == "step"]
-                expect(steps, "none")
+                expect(steps := read_log(run)["step"], "none")
                 lm = load(run, o.device, "auto")
                 lm.sample(max_new_tokens=min(100, lm.config.block_size - 1))
             except Problem:
