@@ -2,11 +2,13 @@
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import math
 import os
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -1462,3 +1464,48 @@ def test_plot(trained, tmp_path):
         assert done.returncode == 0, done.stderr
         assert (trained / out).stat().st_size > 5000
     assert "million tokens" in re.sub(r"<!--|-->", "", (trained / "loss.svg").read_text())
+
+
+# ---- the README ---------------------------------------------------------------------------------------------------------
+
+README = (HERE / "README.md").read_text(encoding="utf-8")
+SAID = [shlex.split(c, comments=True) for c in re.findall(r"(?:^|`)((?:python|torchrun \S+) gpt\.py .*?)(?:`|$)", README, re.M)]
+
+
+def test_the_readme_asks_for_what_there_is():
+    assert len(SAID) > 15
+    for words in SAID:
+        words = words[words.index("gpt.py") + 1:]
+        if "NAME" not in words and "--help" not in words:
+            command, asked = gpt.command_line(words)
+            if command == "train" and "resume" not in asked:
+                gpt.configure(asked)
+    for name in gpt.load_presets():
+        assert name in README
+
+
+def test_the_commands_of_the_readme_run(tmp_path):
+    (tmp_path / "my.txt").write_text("My own text, again and again. " * 200)
+    (tmp_path / "letter.txt").write_text("My own")
+    small = {"--max_iters": 2, "--eval_tokens": 300, "--sample_tokens": 3, "--batch_size": 2, "--threads": 1, "--dtype": "float32"}
+    train = [*itertools.chain(*small.items())]
+    for preset, level in (("nano", "word"), ("nano", "char")):
+        done = shell("train", "--preset", preset, "--level", level, *train, "--data", "builtin",
+                     "--out_dir", f"runs/{preset}-{level}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    done = shell("train", "--preset", "laptop", *train, "--data", "my.txt", cwd=tmp_path)
+    assert done.returncode == 0 and "laptop-char-my" in done.stdout, done.stderr
+    commands = re.search(r"## Sample, chat, evaluate\n\n```sh\n(.*?)```", README, re.S)[1].splitlines()
+    for command in commands:
+        words = shlex.split(command, comments=True)[2:]
+        if words[0] not in ("chat", "bench", "plot"):
+            done = shell(*words, cwd=tmp_path)
+            assert done.returncode == 0, (command, done.stderr)
+    done = shell("train", "--resume", *train[:1], 3, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_ci_types_what_the_readme_says():
+    ci = (HERE / ".ci" / "run").read_text()
+    assert len(re.findall(r"^pip install .* pytest.* && python -m pytest", README, re.M)) == 1
+    assert "grep -m 1 '^pip install .* pytest' README.md" in ci and "torch==" in ci
