@@ -39,7 +39,8 @@ def load_gpt():
     if sys.modules.keys() & {"gpt", "torch"}:
         return __import__("gpt")
     spec = importlib.util.spec_from_file_location("gpt_text", Path(__file__).with_name("gpt.py"))
-    sys.modules["gpt_text"], sys.modules["torch"] = module, _ = importlib.util.module_from_spec(spec), None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["gpt_text"], sys.modules["torch"] = module, None
     with contextlib.suppress(SystemExit):
         spec.loader.exec_module(module)
     del sys.modules["torch"]

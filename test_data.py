@@ -45,9 +45,10 @@ def run(*words, **kw):
 
 
 def fails(*words, told="", status=2):
-    done = run(*words)
-    assert done.returncode == status and done.stderr.count("\n") == 1 and done.stderr.startswith("error: "), done
-    assert told in done.stderr, done.stderr
+    with contextlib.redirect_stderr(io.StringIO()) as said, pytest.raises(SystemExit) as end, gpt.problems_told():
+        make(*words)
+    said = said.getvalue()
+    assert end.value.code == status and said.count("\n") == 1 and said.startswith("error: ") and told in said, said
 
 
 # ---- what comes out ----------------------------------------------------------------------------------------
@@ -364,6 +365,8 @@ def test_mistakes_are_told_in_one_line(place):
             (["cp.txt"], "not utf-8: byte 0xe9 at offset 420,003; say how it is written, as --encoding cp1252", 2)):
         fails(*words, told=told, status=status)
     assert not list(Path("data").glob("*/meta.json"))
+    done = run("sherlok")
+    assert done.returncode == 2 and re.fullmatch("error: sherlok: no such file, .*\n", done.stderr), done
 
 
 def test_other_encodings(place):
