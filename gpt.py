@@ -462,21 +462,21 @@ def corpus_folder(config):                                    # where data.py pu
     return Path("data") / f"{name}-{config.level}{variant.get(config.level, '')}"
 
 def prepare(config, named):
-    """-> a folder of tokens, a text file, or builtin. The name of a corpus, or what is too much for one gulp,
+    """-> a folder of tokens, a text file, or builtin. Whatever is not plain text, or too much for one gulp,
     goes through the command that a person would type. Who named none, and can't have it, gets builtin."""
     path, folder, maker = Path(config.data), corpus_folder(config), HERE / "data.py"
-    simple = config.data == "builtin" or path.is_file() and path.stat().st_size < 1 << 27
-    if path.is_dir() or simple and not (config.level == "bpe" and config.vocab_size):
+    packed = (".jsonl", ".csv", ".parquet", ".gz", ".zst", ".bz2", ".xz", ".zip")
+    plain = path.is_file() and path.stat().st_size < 1 << 27 and path.suffix not in packed
+    own_bpe = config.level == "bpe" and config.vocab_size > 0
+    if (path / "meta.json").exists() or (plain or config.data == "builtin") and not own_bpe:
         return config.data
-    if (folder / "meta.json").exists() and not path.exists():
-        return str(folder)
-    trouble = "is no file or folder, and data.py, which knows corpora by name, is not beside gpt.py"
+    ready, trouble = (folder / "meta.json").exists(), "is no text, and data.py, which knows more, is not here"
     if maker.exists():
-        names = ("level", "val_fraction", "min_freq", "vocab_size")
-        settings = [f"--{name}={getattr(config, name)}" for name in names]
-        if subprocess.run([sys.executable, str(maker), config.data, *settings]).returncode == 0:
-            return str(folder)
-        trouble = "could not be prepared by data.py"
+        settings = [f"--{k}={vars(config)[k]}" for k in ("level", "val_fraction", "min_freq", "vocab_size")]
+        make = [sys.executable, str(maker), config.data, *settings]
+        ready, trouble = not subprocess.call(make, stdout=subprocess.DEVNULL), "could not be prepared by data.py"
+    if ready:
+        return str(folder)
     expect(not named, f"--data {config.data} {trouble}; --data builtin always works", Failure)
     print(f"note: {config.data} {trouble}: training on --data builtin, Python's manual", flush=True)
     return "builtin"

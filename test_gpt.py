@@ -366,8 +366,24 @@ def test_prepared_folder_that_does_not_fit(change, told, place):
 
 def test_a_folder_that_is_no_corpus(place):
     (place / "pictures").mkdir()
-    with pytest.raises(gpt.Problem, match="not a folder that data.py made"):
+    with pytest.raises(gpt.Problem, match="pictures could not be prepared"):
         mini(data="pictures")
+    with pytest.raises(gpt.Problem, match="not a folder that data.py made"):
+        gpt.open_corpus("pictures", gpt.TrainConfig(), 16)
+
+
+def test_what_is_no_plain_text_goes_through_data_py(place):
+    (place / "notes").mkdir()
+    (place / "notes" / "a.md").write_text("a note\n" * 300)
+    (place / "notes" / "b.txt").write_text("a word\n" * 300)
+    (place / "posts.jsonl").write_text('{"text": "a post, and no braces"}\n' * 200)
+    assert mini(data="notes", max_iters=1).out_dir == "runs/nano-char-notes"
+    result = mini(data="posts.jsonl", max_iters=1)
+    assert "{" not in gpt.load(result.out_dir).tokenizer.state["characters"]
+    own = mini(data="story.txt", level="bpe", vocab_size=300, max_iters=1)
+    assert gpt.load(own.out_dir).tokenizer.vocab_size == 300
+    (place / "notes" / "b.txt").write_text("changed!\n" * 300)  # and is noticed
+    assert "!" in gpt.load(mini(data="notes", max_iters=1).out_dir).tokenizer.state["characters"]
 
 
 @pytest.mark.parametrize("tokens,block,batch", [(64, 8, 3), (640, 16, 7), (96, 8, 50)])
