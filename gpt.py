@@ -149,6 +149,7 @@ class Options(TrainConfig):                                   # of which they us
     sort: str = knob("when", "the column to sort by")
     json: bool = knob(False, "for programs")
     jsonl: bool = knob(False, "for programs: a request a line in, a piece of the answer a line out")
+    compile: bool = knob(False, "torch.compile: takes a minute, then less for each token on GPUs")
 
 def knobs(*configs):
     return {f.name: f for config in configs for f in dataclasses.fields(config) if f.metadata}
@@ -283,8 +284,8 @@ def print_table(header, rows):
 COMMANDS = {                                                  # what it does, its configurations and options
     "train": ("train a model, or go on with a run", (ModelConfig, TrainConfig), ""),
     "sample": ("let a trained model go on with a text", (SampleConfig,),
-               "RUN prompt prompt_file show_probs device dtype threads"),
-    "chat": ("talk to a trained model", (SampleConfig,), "RUN jsonl device dtype threads"),
+               "RUN prompt prompt_file show_probs device dtype threads compile"),
+    "chat": ("talk to a trained model", (SampleConfig,), "RUN jsonl device dtype threads compile"),
     "eval": ("how well a model does on a text", (), "RUN data split stride rows json device threads"),
     "plot": ("draw the losses of runs", (), "RUN out"),
     "runs": ("what was trained here", (), "sort json"),
@@ -474,7 +475,8 @@ def prepare(config, named):
     if maker.exists():
         settings = [f"--{k}={vars(config)[k]}" for k in ("level", "val_fraction", "min_freq", "vocab_size")]
         make = [sys.executable, str(maker), config.data, *settings]
-        ready, trouble = not subprocess.call(make, stdout=subprocess.DEVNULL), "could not be prepared by data.py"
+        trouble = "could not be prepared by data.py"
+        ready = subprocess.call(make, stdout=subprocess.DEVNULL) == 0
     if ready:
         return str(folder)
     expect(not named, f"--data {config.data} {trouble}; --data builtin always works", Failure)
@@ -586,7 +588,7 @@ def attend(q, k, v, mask, p):
     are (B, H, S, D); mask is very negative where a query may not look; None: it looks left, not right."""
     B, H, T, D = q.shape
     if q.device.type != "cpu" or not torch.is_grad_enabled():
-        causal = mask is None and T > 1
+        causal = mask is None and not T == 1                  # (torch.compile can't pass T > 1 on)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p, is_causal=causal)
     # By hand: in bfloat16, torch's own kernel trains four times as slowly on CPUs.
     q, k, v = (part.reshape(B * H, T, D) for part in (q, k, v))
@@ -612,10 +614,9 @@ class Block(nn.Module):
         T, C = len(x) // B, x.size(1)
         qkv = self.attn.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).transpose(1, 3)
         q, k, v = qkv.unbind(2)                               # (B, H, T, D) each
-        if memory:                                            # of the tokens that were read before
-            both, k, v = memory
-            both.narrow(3, past, T).copy_(qkv.narrow(2, 1, 2))
-            k, v = k.narrow(2, 0, past + T), v.narrow(2, 0, past + T)  # (B, H, S, D) each
+        if memory is not None:                                # of the tokens that were read before
+            memory.narrow(3, past, T).copy_(qkv.narrow(2, 1, 2))
+            k, v = memory.narrow(3, 0, past + T).unbind(2)    # (B, H, S, D) each
         y = attend(q, k, v, mask, p)
         return self.attn.c_proj(y.transpose(1, 2).reshape(B * T, C))  # the heads side by side again
 
@@ -756,7 +757,7 @@ class Cache:
     def __init__(self, model, lengths):
         c, like, self.length = model.config, model.wte.weight, 0
         room = (len(lengths), c.n_head, 2, c.block_size, c.n_embd // c.n_head)  # 2: keys and values
-        self.memory = [(both := like.new_zeros(room), *both.unbind(2)) for _ in model.h]
+        self.memory = [like.new_zeros(room) for _ in model.h]
         self.missing = (max(lengths) - torch.tensor(lengths, device=like.device))[:, None]  # (B, 1)
         self.padded, self.dtype = min(lengths) < max(lengths), like.dtype
     def positions(self, T):                                   # of the T tokens to come, in their rows: (B, T)
@@ -881,7 +882,7 @@ class LM:
         rows = (itertools.takewhile(lambda i: i != self.tokenizer.end_id, row) for row in rows)
         return ["".join(until(self.after(ids, row), o.stop)) for row in rows]
 
-def load(run="", device="auto", dtype="float32", threads=0):
+def load(run="", device="auto", dtype="float32", threads=0, compile=False):
     """A run's folder, a checkpoint, or nothing for the newest run -> an LM. With dtype="auto" it computes in
     the precision that samples fastest here, and tells why in .precision."""
     path = find_checkpoint(run)
@@ -896,6 +897,7 @@ def load(run="", device="auto", dtype="float32", threads=0):
         best, threads, why = choose_precision(asked, lm.device, functools.partial(token_time, model))
         torch.set_num_threads(threads)
         lm.model, lm.precision = laid_out(model, best), f"{str(best)[6:]} on {threads} threads; {why}"
+    lm.model = torch.compile(lm.model, dynamic=True) if compile else lm.model
     return lm
 
 def laid_out(model, dtype):
@@ -1404,7 +1406,8 @@ def open_lm(asked):
     options = {name: asked[name] for name in knobs(SampleConfig) if name in asked}
     fill(SampleConfig, options)                               # tells what is wrong before anything is loaded
     expect(len(run) < 2, "one RUN, please: a run's folder or a checkpoint")
-    return load(*run, device=o.device, dtype=o.dtype, threads=o.threads), o, options
+    how = {name: vars(o)[name] for name in ("device", "dtype", "threads", "compile")}
+    return load(*run, **how), o, options
 
 def warn_of(lm, prompt):
     "What the model can't take from this prompt is said, on stderr."
