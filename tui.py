@@ -5,9 +5,9 @@
     python tui.py --theme gruvbox       any theme of Textual; ctrl+p changes it, and it is remembered
     textual serve "python tui.py"       the same in a browser (pip install textual-dev)
 
-A run's folder is all it reads and writes: training is `gpt.py train` as a process of
-its own that outlives this one, talking is `gpt.py chat --jsonl`. Neither torch nor gpt.py is imported, so it starts at
-once, needs only textual, and a crash over there is a message here.
+A run's folder is all it reads and writes. Training is `gpt.py train`, a process of its own that outlives
+this one; talking is `gpt.py chat --jsonl`. Neither torch nor gpt.py is imported: so it starts at once,
+watches runs where there is only textual, and a crash over there is a message here.
 """
 import argparse, asyncio, bisect, contextlib, json, math, os, re, shlex, shutil, subprocess, sys
 import threading, time
@@ -18,7 +18,7 @@ from pathlib import Path
 try:
     from rich.segment import Segment
     from rich.text import Text
-    from textual import events, on, work
+    from textual import on, work
     from textual.app import App, SystemCommand
     from textual.binding import Binding
     from textual.containers import Horizontal, Vertical, VerticalScroll
@@ -45,8 +45,8 @@ SMALLEST = 60, 16                                             # columns and rows
 
 # ---- text and numbers --------------------------------------------------------------------------------------
 
-# Foreign text (samples, logs, names, models' answers) can hold anything, escape sequences that a terminal would
-# obey and half characters that can't be written at all: each becomes a visible stand-in.
+# Foreign text (samples, logs, names, models' answers) can hold anything: escape sequences that a terminal
+# would obey, halves of characters that can't be written at all. Each becomes a visible stand-in.
 STAND_INS = {**{c: 0x2400 + c for c in range(32) if c not in (9, 10)}, 0x7F: 0x2421,
              **dict.fromkeys([*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A),
                               *range(0xD800, 0xE000)], 0xFFFD)}
@@ -90,13 +90,16 @@ def spark(values, width):
     step = max(1.0, len(values) / width)
     picked = [values[int((i + 1) * step) - 1] for i in range(min(width, len(values)))]
     low, high = min(picked), max(picked)
-    return "".join("▁▂▃▄▅▆▇█"[int(7.99 * (v - low) / (high - low)) if high > low else 3] for v in picked)
+    height = 7.99 / (high - low) if high > low else 0
+    return "".join("▁▂▃▄▅▆▇█"[int((v - low) * height) if height else 3] for v in picked)
 
 # ---- a run's folder, read while it grows -------------------------------------------------------------------
 
 Row = namedtuple("Row", "step loss low high n lr norm speed memory mfu elapsed")  # of one or more step lines
 Eval = namedtuple("Eval", "step train val bits")
-MOST = 8192                                                   # rows kept; from twice as many, two become one
+STEP = "lr", "grad_norm", "tokens_per_s", "memory_mb", "mfu", "elapsed_s"  # their names in metrics.jsonl
+EVAL = "train_loss", "val_loss", "bits_per_byte"
+MOST = 2048                                                   # rows kept; from twice as many, two become one
 LIVE = ("starting", "compiling", "training", "evaluating", "sampling", "saving", "paused", "stalled")
 COLORS = dict.fromkeys(LIVE, "success") | {"paused": "warning", "stalled": "warning", "stopped": "warning",
                                            "crashed": "error", "gone": "error", "done": "primary"}
@@ -172,14 +175,13 @@ class Run:
 
     def on_step(self, r):
         loss = number(r.get("loss"))
-        self.rows.append(Row(int(r["step"]), loss, loss, loss, 1, *(number(r.get(key)) for key in (
-            "lr", "grad_norm", "tokens_per_s", "memory_mb", "mfu", "elapsed_s"))))
+        self.rows.append(Row(int(r["step"]), loss, loss, loss, 1, *(number(r.get(key)) for key in STEP)))
         if len(self.rows) >= 2 * MOST:
             self.rows = merged(self.rows)
         self.now, self.end = r, None
 
     def on_eval(self, r):
-        found = Eval(int(r["step"]), *(number(r.get(key)) for key in ("train_loss", "val_loss", "bits_per_byte")))
+        found = Eval(int(r["step"]), *(number(r.get(key)) for key in EVAL))
         self.evals.append(found)
         if len(self.evals) >= 2 * MOST:
             best = self.best
@@ -204,7 +206,8 @@ class Run:
         self.word = clean(r["state"])
 
     def on_end(self, r):
-        self.end = {key: clean(r.get(key) or "") for key in ("reason", "message")} | {"step": number(r.get("step")) or 0}
+        self.end = {"step": number(r.get("step")) or 0, "reason": r.get("reason"),
+                    "message": clean(r.get("message") or "")}
         self.tell(f"end: {self.end['reason']}, {self.end['message']}")
 
     def tell(self, text):
@@ -216,6 +219,12 @@ class Run:
         "Of the configuration, if it is what it should be: model, train or used."
         config = self.start.get("config") if isinstance(self.start.get("config"), dict) else {}
         return config.get(name) if isinstance(config.get(name), dict) else {}
+
+    def shape(self, form):
+        "What the run is, in words: the form's names are those of its configuration."
+        known = {**self.part("train"), **self.part("model")}
+        names = dict.fromkeys(re.findall(r"{(\w+)", form), "?") | {k: clean(v) for k, v in known.items()}
+        return form.format(**names | {"parameters": short(number(self.start.get("parameters")))})
 
     @property
     def step(self):
@@ -288,7 +297,8 @@ class Run:
         said = f"{self.end['message'] if self.end else ''}\n" + "\n".join(self.log[-25:])
         train = self.part("train")
         rows = number(train.get("micro_batch")) or number(train.get("batch_size")) or 32
-        halved = f"go on with --micro_batch {rows // 2} (same result, less memory)", {"micro_batch": rows // 2}
+        half = max(1, int(rows) // 2)
+        halved = f"go on with --micro_batch {half} (same result, less memory)", {"micro_batch": half}
         if code == -9 or code == 137:
             return "killed", "The system ends a process like this when memory runs out.", *halved
         if re.search("out of memory|OutOfMemory|n't allocate|not even one sequence|MemoryError", said):
@@ -304,21 +314,28 @@ class Run:
             return "the loss is no number any more", "The steps were too large.", \
                 "go on from the last checkpoint with a third of the learning rate", flags
         if "KeyboardInterrupt" in said:
-            return "interrupted", "Somebody pressed Ctrl-C twice, or the system is shutting down.", "go on", {}
+            return "interrupted", "Somebody pressed Ctrl-C twice, or the system shuts down.", "go on", {}
         if not self.start:
             return "it did not start", "", "change what the last line names, on Train", {}
-        why = "Its process is gone without a word: killed, or the machine was switched off." if not self.end else ""
+        why = "" if self.end else "Its process is gone without a word: killed, or the machine was turned off."
         return "crashed", why, "go on from the last checkpoint", {}
 
+    def checkpoints(self):
+        return [path for name in ("best.pt", "latest.pt") if (path := self.folder / name).exists()]
+
     def kept(self):
-        names = [name for name in ("best.pt", "latest.pt") if (self.folder / name).exists()]
-        return f"Kept: {' and '.join(names)}." if names else "No checkpoint was written yet."
+        names = " and ".join(path.name for path in self.checkpoints())
+        return f"Kept: {names}." if names else "No checkpoint was written yet."
 
     def control(self, word):
         "Leave a word for the trainer, which looks once a step."
         draft = self.folder / "control.tmp"
         draft.write_text(word, encoding="utf-8")
         os.replace(draft, self.folder / "control")
+
+def fit_for_a_name(text):
+    "Of a folder, on every system."
+    return text.strip(". ") and not re.search(r'[\\/:*?"<>|\0-\x1f]', text)
 
 def find_runs(root):
     "The folders in root that are runs, or were meant to be."
@@ -333,7 +350,7 @@ DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # of a braille 
 BRAILLE = "utf" in (sys.stdout.encoding or "").lower() and os.environ.get("TERM") != "linux"
 
 def smooth(points, share):
-    "A mean that looks back over a share of the way so far, so that it looks the same at every zoom and length."
+    "A mean that looks back over a share of the way so far: the same look at every zoom and length."
     result, mean, first, last = [], None, None, None
     for x, y in points:
         if mean is None:
@@ -343,6 +360,19 @@ def smooth(points, share):
         last = x
         result.append((x, mean))
     return result
+
+def thinned(points, to_x):
+    "Of many points in a column of dots: the lowest and the highest, or how far the band reaches."
+    columns = {}
+    for p in points:
+        columns.setdefault(to_x(p[0]), []).append(p)
+    for found in columns.values():
+        if len(found) < 3:
+            yield from found
+        elif len(found[0]) > 2:
+            yield (*found[0][:2], max(p[2] for p in found), min(p[3] for p in found))
+        else:
+            yield from sorted((min(found, key=lambda p: p[1]), max(found, key=lambda p: p[1])))
 
 def ticks(low, high, most, log):
     "Round numbers between low and high, and how to write them."
@@ -361,12 +391,11 @@ def ticks(low, high, most, log):
     return found, lambda v: f"{v:,.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
 
 class Chart(Widget, can_focus=True):
-    """Curves in braille: 2 x 4 dots a cell. A cell has one colour, so the later curve takes the whole cell. Zoom
-    and place stay when new points come; a view that reaches the end follows it."""
-    COMPONENT_CLASSES = {"chart--label", "chart--grid", "chart--raw", "chart--train", "chart--val", "chart--best",
-                         *(f"chart--{i}" for i in range(6))}
+    """Curves in braille: 2 x 4 dots a cell. A cell has one colour, so the later curve takes the whole cell.
+    Zoom and place stay when new points come; a view that reaches the end follows it."""
+    STYLES = "label", "grid", "raw", "train", "val", "best", *"012345"
+    COMPONENT_CLASSES = {f"chart--{name}" for name in STYLES}
     LEFT = 6                                                  # columns for the numbers at the axis
-    HELP = "`+` `-` zoom, `←` `→` move, `0` all, `,` `.` read a value, `x` `y` log scales; the mouse does it, too"
     BINDINGS = [Binding("plus,equals_sign", "zoom(0.5)", "Zoom in", show=False),
                 Binding("minus", "zoom(2)", "Zoom out", show=False), Binding("0", "reset", "All", show=False),
                 Binding("left", "pan(-0.2)", "Move left", show=False),
@@ -464,8 +493,7 @@ class Chart(Widget, can_focus=True):
         return self.strips[y] if y < len(self.strips) else Strip.blank(self.size.width, self.rich_style)
 
     def draw(self):
-        styles = {name: self.get_component_rich_style(f"chart--{name}") for name in
-                  ("label", "grid", "raw", "train", "val", "best", *map(str, range(6)))}
+        styles = {name: self.get_component_rich_style(f"chart--{name}") for name in self.STYLES}
         w, h = self.size.width - self.LEFT, self.size.height - 1
         if w < 8 or h < 3:
             return []
@@ -503,11 +531,11 @@ class Chart(Widget, can_focus=True):
 
         for number_of, (curve, points) in enumerate(zip(self.curves, seen)):
             style, before = styles[curve.style], None
-            inside = bisect.bisect_left(curve.points, (x0,))  # the neighbours outside lead the line in and out
             if curve.look != "marks" and points:
-                points = curve.points[max(0, inside - 1):inside + len(points) + 1]
+                inside = bisect.bisect_left(curve.points, (x0,))
+                points = curve.points[max(0, inside - 1):inside + len(points) + 1]  # and one on each side
                 points = [p for p in points if not self.log_x or p[0] > 0]
-            for p in points:
+            for p in points if curve.look == "marks" else thinned(points, to_x):
                 x, y = to_x(p[0]), to_y(p[1])
                 if curve.look == "marks":
                     place(x, y, "●", style)
@@ -521,12 +549,15 @@ class Chart(Widget, can_focus=True):
                         dot(px + (x - px) * i // n, py + (y - py) * i // n, style)
                     before = x, y
             if curve.look == "line" and points and curve.style.isdigit():  # tells curves apart without colour
-                place(min(to_x(points[-1][0]), 2 * w - 1), to_y(points[-1][1]), "abcdef"[number_of % 6], style)
-        if self.best:
-            place(to_x(self.best[0]), to_y(self.best[1]), "★", styles["best"]) if x0 <= self.best[0] <= x1 else 0
+                x, y = points[-1][:2]
+                place(min(to_x(x), 2 * w - 1), to_y(y), "abcdef"[number_of % 6], style)
+        if self.best and x0 <= self.best[0] <= x1:
+            place(to_x(self.best[0]), to_y(self.best[1]), "★", styles["best"])
 
-        found, form = ticks(*((10 ** low, 10 ** high) if log else (low, high)), max(2, h // 2 if h < 16 else h // 3), log)
-        rows = {to_y(v) // 4: text if len(text := form(v)) < self.LEFT else f"{v:.0e}" for v in reversed(found)}
+        back = (lambda v: 10 ** v) if log else (lambda v: v)
+        found, form = ticks(back(low), back(high), max(2, h // (2 if h < 16 else 3)), log)
+        texts = [form(v) if len(form(v)) < self.LEFT else f"{v:.0e}" for v in found]
+        rows = {to_y(v) // 4: text for v, text in zip(reversed(found), reversed(texts))}
         column = self.cursor if self.cursor is not None and 0 <= self.cursor < w else None
         lines = []
         for row in range(h):
@@ -576,7 +607,8 @@ class Chart(Widget, can_focus=True):
                 value = f" {near[1]:.3f}"
             sign = "●" if c.look == "marks" else "abcdef"[i % 6] if c.style.isdigit() else "━"
             parts.append((f"  {sign} {c.name}{value}", styles[c.style]))
-        return parts + ([("  ★ best", styles["best"])] if self.best and x is None else []) + [(" ", styles["label"])]
+        best = [("  ★ best", styles["best"])] if self.best and x is None else []
+        return [*parts, *best, (" ", styles["label"])]
 
 # ---- what the screens share --------------------------------------------------------------------------------
 
@@ -587,7 +619,7 @@ Screen { background: $background; }
 .-small #small { display: block; }
 #bar { height: 1; background: $panel; }
 #tabs { width: 1fr; }
-#news { width: auto; max-width: 60%; text-align: right; padding-right: 1; text-wrap: nowrap; text-overflow: ellipsis; }
+#news { width: auto; max-width: 60%; text-align: right; padding-right: 1; text-wrap: nowrap; }
 #body { height: 1fr; }
 Footer { background: $panel; }
 Chart { height: 1fr; min-height: 5; padding: 0 1 0 0; }
@@ -598,12 +630,6 @@ Chart > .chart--raw { color: $primary 45%; }
 Chart > .chart--train { color: $text-primary; text-style: bold; }
 Chart > .chart--val { color: $text-accent; text-style: bold; }
 Chart > .chart--best { color: $text-success; text-style: bold; }
-Chart > .chart--0 { color: $text-primary; }
-Chart > .chart--1 { color: $text-accent; }
-Chart > .chart--2 { color: $text-success; }
-Chart > .chart--3 { color: $text-error; }
-Chart > .chart--4 { color: $text-warning; }
-Chart > .chart--5 { color: $text-secondary; }
 .pane { border: round $foreground 20%; border-title-color: $text-accent; border-subtitle-color: $text-muted;
         padding: 0 1; scrollbar-size-vertical: 1; }
 .pane:focus { border: round $primary; }
@@ -623,7 +649,8 @@ Input.-invalid { color: $text-error; }
 .-wide #stats { display: none; }
 #stats { height: 2; padding: 0 1; }
 .-tall #warning { max-height: 4; }
-#warning { height: auto; max-height: 2; padding: 0 1; display: none; background: $warning 15%; color: $text-warning; }
+#warning { height: auto; max-height: 2; padding: 0 1; display: none; background: $warning 15%;
+           color: $text-warning; }
 #trouble { height: auto; max-height: 12; display: none; border: round $error; border-title-color: $error;
            border-title-style: bold; padding: 0 1; }
 #talk { height: 6; }
@@ -644,12 +671,13 @@ Turn Static { height: auto; }
 #welcome { padding: 1 2; height: auto; color: $foreground 70%; }
 #peek { display: none; height: 3; padding: 0 1; border-top: solid $foreground 15%; text-wrap: nowrap; }
 #chat.-xray #peek { display: block; }
-#controls { display: none; width: 43; padding: 0 1; border-left: solid $foreground 15%; scrollbar-size-vertical: 1; }
+#controls { display: none; width: 43; padding: 0 1; border-left: solid $foreground 15%;
+            scrollbar-size-vertical: 1; }
 .-wide #controls, #chat.-knobs #controls { display: block; }
 #controls .field Label { width: 19; }
 #notes { height: auto; margin-top: 1; }
-#prompt { height: 5; border: round $foreground 30%; padding: 0 1; background: $background; border-title-color: $text-accent;
-          border-subtitle-color: $foreground 60%; scrollbar-size-vertical: 1; }
+#prompt { height: 5; border: round $foreground 30%; padding: 0 1; background: $background;
+          border-title-color: $text-accent; border-subtitle-color: $foreground 60%; }
 .-low #prompt { height: 4; }
 #prompt:focus { border: round $primary; }
 
@@ -677,7 +705,8 @@ Train.-broken #choose, Train.-broken #order { display: none; }
 Train.-broken #broken { display: block; }
 .tree { height: 20; background: $surface; }
 
-DataTable, DataTable:focus { background: $background; background-tint: transparent; scrollbar-size-vertical: 1; }
+DataTable, DataTable:focus { background: $background; background-tint: transparent;
+                             scrollbar-size-vertical: 1; }
 DataTable > .datatable--header { background: $background; color: $text-muted; text-style: bold; }
 DataTable > .datatable--cursor { background: $primary 30%; color: $foreground; text-style: bold; }
 #filter { display: none; }
@@ -695,8 +724,14 @@ def follow(pane):
     if pane.max_scroll_y - pane.scroll_offset.y <= 2:
         pane.call_after_refresh(pane.scroll_end, animate=False)
 
+def put(static, *parts):
+    "Show this, unless it is shown already: to lay text out anew costs more than to compare it."
+    if getattr(static, "parts", None) != parts:
+        static.parts = parts
+        static.update(bits(*parts))
+
 class Page(Screen):
-    "One of the four screens: tabs and news above, the keys below, and word of it if the terminal is too small."
+    "One of the four screens: tabs and news above, keys below; word of it if the terminal is too small."
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (112, "-wide")]
     VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-tall")]
     ESCAPE_TO_MINIMIZE = False
@@ -714,8 +749,8 @@ class Page(Screen):
         w, h = event.size
         self.set_class(w < SMALLEST[0] or h < SMALLEST[1], "-small")
         self.query_one("#small", Static).update(
-            f"This terminal is {w}×{h}; it takes {SMALLEST[0]}×{SMALLEST[1]}.\nEnlarge the window or shrink the "
-            "font (Ctrl -).\nWithout screens: python gpt.py train\n\nctrl+q quits")
+            f"This terminal is {w}×{h}; it takes {SMALLEST[0]}×{SMALLEST[1]}.\nEnlarge the window or shrink "
+            "the font (Ctrl -).\nWithout screens: python gpt.py train\n\nctrl+q quits")
         self.call_after_refresh(self.refreshed)
 
     def on_screen_resume(self):
@@ -737,8 +772,8 @@ class Page(Screen):
             here = name == app.current_mode
             look = "bold $foreground on $background" if here else "$foreground 60%"
             tabs.append(Content.styled(f" {i} {title} ", look).stylize(Style.from_meta({"tab": name})))
-        self.query_one("#tabs", Static).update(bits(*tabs))
-        self.query_one("#news", Static).update(self.news())
+        put(self.query_one("#tabs"), *tabs)
+        put(self.query_one("#news"), self.news())
 
     def news(self):
         live = [run for run in self.app.runs.values() if run.state in LIVE]
@@ -746,8 +781,8 @@ class Page(Screen):
             return bits((self.app.machine, "$foreground 60%"))
         run = max(live, key=lambda r: (r is self.app.chosen, r.written))
         more = f" and {len(live) - 1} more" if len(live) > 1 else ""
-        return bits(("● ", f"$text-{COLORS.get(run.state, 'success')}"), run.name, (more, "$foreground 60%"),
-                    (f" {run.state} {run.done:.0%}", "$foreground 60%"))
+        return bits(("● ", f"$text-{COLORS.get(run.state, 'success')}"), run.name,
+                    (f"{more} {run.state} {run.done:.0%}", "$foreground 60%"))
 
 class Ask(ModalScreen):
     "A question and its answers, each a key -> the key, or None."
@@ -842,10 +877,9 @@ class Help(ModalScreen):
     def compose(self):
         with VerticalScroll(classes="box") as box:
             box.border_title, box.border_subtitle = "help", "esc closes"
-            lines = [self.page.HELP.strip(), ""]
-            for key, words in self.keys:
-                lines.append(bits((f"{key:>14}  ", "bold $text-accent"), words))
-            yield Static(Content("\n").join(Content(line) if isinstance(line, str) else line for line in lines))
+            keys = [part for key, words in self.keys for part in (
+                (f"{key:>14}  ", "bold $text-accent"), f"{words}\n")]
+            yield Static(bits(f"{self.page.HELP}\n\n", *keys))
 
 # ---- Watch: one run ----------------------------------------------------------------------------------------
 
@@ -867,6 +901,12 @@ class Charted(Page):
 
 def loss_points(run):
     return [(row.step, row.loss) for row in run.rows if row.loss is not None]
+
+def memory(run):
+    return size(run.rows[-1].memory * 1e6) if run.rows and run.rows[-1].memory else "—"
+
+def val_points(run):
+    return [(e.step, e.val) for e in run.evals if e.val is not None]
 
 class Watch(Charted):
     HELP = """Watch one run, running or not, ours or not: all of it is read from the run's folder.
@@ -907,9 +947,9 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         self.query_one("#watch").display = bool(run)
         if not run:
             self.query_one("#warning").display = False
-            return head.update(bits("Nothing to watch yet. ", ("1", "bold $text-accent"), " chooses what to train."))
-        state = run.state
-        word, color = f"{state} {clock(run.silent)}" if state == "stalled" else state, COLORS.get(state, "primary")
+            return put(head, "Nothing to watch yet. ", ("1", "bold $text-accent"), " chooses what to train.")
+        state, color = run.state, COLORS.get(run.state, "primary")
+        word = f"{state} {clock(run.silent)}" if state == "stalled" else state
         most = number(run.start.get("max_iters"))
         steps = f"step {run.step:,}" + (f"/{most:,}" if most else "")
         right = f"● {word}  {steps}"
@@ -922,19 +962,19 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         filled = (width - len(tail)) * run.done
         bar = int(filled)
         half = "╸" if filled - bar > 0.5 else ""
-        head.update(bits((run.name, "bold"), "  ", (path, "$foreground 60%"), " " * gap, (f"● {word}", f"$text-{color}"),
-                         f"  {steps}\n", ("━" * bar + half, f"$text-{color}"),
-                         ("━" * (width - len(tail) - bar - len(half)), "$foreground 15%"), tail))
+        put(head, (run.name, "bold"), "  ", (path, "$foreground 60%"), " " * gap, (f"● {word}",
+            f"$text-{color}"),
+            f"  {steps}\n", ("━" * bar + half, f"$text-{color}"),
+            ("━" * (width - len(tail) - bar - len(half)), "$foreground 15%"), tail)
         points = loss_points(run)
         smoothed = smooth(points, self.share) if self.share else points
         best = run.best
-        self.query_one(Chart).plot([
-            Curve("", "raw", [(r.step, r.loss, r.low, r.high) for r in run.rows if r.loss is not None], "band"),
-            Curve("train", "train", smoothed),
-            Curve("val", "val", [(e.step, e.val) for e in run.evals if e.val is not None], "marks")],
-            best and (best.step, best.val))
-        self.query_one("#stats", Static).update(self.stats(run, smoothed))
-        self.query_one("#side", Static).update(self.side(run, smoothed))
+        band = [(row.step, row.loss, row.low, row.high) for row in run.rows if row.loss is not None]
+        self.query_one(Chart).plot([Curve("", "raw", band, "band"), Curve("train", "train", smoothed),
+                                    Curve("val", "val", val_points(run), "marks")],
+                                   best and (best.step, best.val))
+        put(self.query_one("#stats"), self.stats(run, smoothed))
+        put(self.query_one("#side"), self.side(run, smoothed))
         self.show_words(run, state)
 
     def show_words(self, run, state):
@@ -954,7 +994,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         if run.bad:
             told.append(f"{run.bad} lines of metrics.jsonl make no sense and were skipped.")
         told += reversed(run.warnings[-2:])
-        warning.update("\n".join("▲ " + text for text in told))
+        put(warning, "\n".join("▲ " + text for text in told))
         warning.display = bool(told)
         problem = run.trouble()
         trouble.display = bool(problem)
@@ -963,27 +1003,28 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
             headline, why, remedy, flags = problem
             trouble.border_title = f"training ended: {headline}"
             code = run.process.poll() if run.process else None
-            last = [clean(run.end["message"])] if run.end and not run.log else run.lines()[-4:]
-            trouble.update(bits(*[f"{why}\n" if why else None, *((line[:400] + "\n", "$foreground 60%") for line in last),
-                                  f"{run.kept()} " if run.start else None,
-                                  ("r", "bold $text-accent"), f": {remedy}." if run.start else f": {remedy}.",
-                                  f"  (exit status {code}; whole log: l)" if code is not None else None]))
-        newest = [(f"step {step:,}\n", "bold $text-accent") if i % 2 == 0 else text.strip("\n") + "\n\n"
-                  for step, text in run.samples for i in (0, 1)]
-        self.query_one("#samples Static", Static).update(bits(*newest) if newest else bits(
-            ("A sample comes with each evaluation; g asks for one now.", "$foreground 60%")))
+            last = [run.end["message"]] if run.end and not run.log else run.lines()[-4:]
+            put(trouble, f"{why}\n" if why else "", *((f"{line[:400]}\n", "$foreground 60%")
+                                                      for line in last),
+                f"{run.kept()} " if run.start else "", ("r", "bold $text-accent"), f": {remedy}.  ",
+                "l: the whole log." if code is None else f"(exit status {code}; whole log: l)")
+        newest = [part for step, text in run.samples[:30] for part in (
+            (f"step {step:,}\n", "bold $text-accent"), text.strip("\n") + "\n\n")]
+        put(self.query_one("#samples Static"), *newest or [
+            ("A sample comes with each evaluation; g asks for one now.", "$foreground 60%")])
         follow(self.query_one("#log"))
-        self.query_one("#log Static", Static).update("\n".join(run.lines()[-120:]))
+        put(self.query_one("#log Static"), "\n".join(run.lines()[-100:]))
 
     def stats(self, run, smoothed):
         "Two lines, for narrow terminals."
         best, last, half = run.best, run.evals[-1] if run.evals else None, max(4, (self.size.width - 52) // 3)
         cell = lambda name, value: [(f"{name} ", "$foreground 60%"), (f"{value}  ", "bold")]
-        parts = [*cell("train", fixed(smoothed[-1][1] if smoothed else None)), *cell("val", fixed(last and last.val)),
+        parts = [*cell("train", fixed(smoothed[-1][1] if smoothed else None)),
+                 *cell("val", fixed(last and last.val)),
                  *cell("best", f"{fixed(best.val)} @{best.step:,}" if best else "—")]
         if last and last.bits is not None:
             parts += cell("bits/byte", fixed(last.bits, ".2f"))
-        parts += cell("memory", size(run.rows[-1].memory * 1e6) if run.rows and run.rows[-1].memory else "—")
+        parts += cell("memory", memory(run))
         if run.rows and run.rows[-1].mfu is not None:
             parts += cell("MFU", f"{run.rows[-1].mfu:.0%}")
         parts.append("\n")
@@ -991,14 +1032,14 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
                                 ("lr", "lr", lambda v: fixed(v, ".1e"))):
             values = [getattr(row, key) for row in run.rows]
             now = run.speed if key == "speed" else values[-1] if values else None
-            parts += [*cell(name, form(now))[:1], (f"{form(now)} ", "bold"), (spark(values, half), "$primary 70%"), "  "]
+            parts += [(f"{name} ", "$foreground 60%"), (f"{form(now)} ", "bold"),
+                      (spark(values, half), "$primary 70%"), "  "]
         return bits(*parts)
 
     def side(self, run, smoothed):
         "The column of wide terminals: every number, and how it went."
         best, last, row = run.best, run.evals[-1] if run.evals else None, run.rows[-1] if run.rows else None
-        train, model, used = run.part("train"), run.part("model"), run.part("used")
-        parts = []
+        used, parts = run.part("used"), []
 
         def title(text):
             parts.extend(["\n" if parts else "", (f"{text}\n", "bold $text-accent")])
@@ -1028,16 +1069,15 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         line("rate", fixed(row and row.lr, ".2e"), [r.lr for r in run.rows])
         line("gradient", fixed(row and row.norm, ".2f"), [r.norm for r in run.rows])
         title("machine")
-        line("memory", size(row.memory * 1e6) if row and row.memory else "—", [r.memory for r in run.rows])
+        line("memory", memory(run), [r.memory for r in run.rows])
         line("device", clean(run.start.get("device", "—")))
         processes = number(run.start.get("world_size")) or 1
         parts.append((f"{clean(used.get('dtype', ''))}, {processes} process{'es' * (processes > 1)}, "
                       f"torch {clean(used.get('torch', '?'))}\n", "$foreground 60%"))
         title("run")
-        shape = [clean(model.get(key, "?")) for key in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")]
-        parts.append("{} {} on {}\n".format(*(clean(train.get(k, "?")) for k in ("preset", "level", "data"))))
-        parts.append("{} layers, {} heads, {} wide\ncontext {}, vocabulary {}\n".format(*shape))
-        parts.append(f"{short(number(run.start.get('parameters')))} weights, batch {clean(train.get('batch_size', '?'))}\n")
+        parts.append(run.shape("{preset} {level} on {data}\n{n_layer} layers, {n_head} heads, {n_embd} wide\n"
+                               "context {block_size}, vocabulary {vocab_size}\n"
+                               "{parameters} weights, batch {batch_size}\n"))
         with contextlib.suppress(OSError):
             saved = (run.folder / "latest.pt").stat().st_mtime
             parts.append((f"saved {ago(time.time() - saved)}", "$foreground 60%"))
@@ -1054,24 +1094,24 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         if action == "resume":
             return bool(run) and state not in LIVE and state != "gone"
         if action == "chat":
-            return bool(run) and any((run.folder / name).exists() for name in ("best.pt", "latest.pt"))
+            return bool(run and run.checkpoints())
         return bool(run) or action not in ("log_pane", "smooth", "log", "chart", "copy")
 
     def action_control(self, word):
         try:
             self.app.chosen.control(word)
-            told = {"pause": "it pauses after this step", "go": "it goes on", "sample": "a sample comes after this step",
-                    "stop": "it saves and stops after this step"}[word]
-            self.notify(told, timeout=2)
+            told = {"pause": "pauses", "go": "goes on", "sample": "gives a sample", "stop": "saves and stops"}
+            self.notify(f"It {told[word]} after this step", timeout=2)
         except OSError as e:
             self.notify(f"{clean(self.app.chosen.folder)}: {e.strerror}", severity="error")
 
     @work
     async def action_stop(self):
-        if await self.app.push_screen_wait(Ask("stop", f"Stop {self.app.chosen.name}? It saves, and can be resumed.",
+        run = self.app.chosen
+        if await self.app.push_screen_wait(Ask("stop", f"Stop {run.name}? It saves, and can be resumed.",
                                                s="stop and save")):
-            if self.app.chosen.state == "starting":
-                self.app.chosen.process.terminate()
+            if run.state == "starting":
+                run.process.terminate()
             else:
                 self.action_control("stop")
 
@@ -1079,8 +1119,8 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
     async def action_kill(self):
         run = self.app.chosen
         pid = run.process.pid if run.process else run.start.get("pid")
-        if await self.app.push_screen_wait(Ask("kill", f"Kill process {pid} of {run.name}, without saving? Stop (s) "
-                                               "saves. Kill only what hangs.", k="kill it")):
+        text = f"Kill process {pid} of {run.name}, without saving? Stop (s) saves. Kill only what hangs."
+        if await self.app.push_screen_wait(Ask("kill", text, k="kill it")):
             if run.process:
                 run.process.kill()
             elif run.held() and isinstance(pid, int) and os.name == "posix":
@@ -1095,7 +1135,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
             return self.app.switch_mode("train")
         flags = problem[3] if problem else {}
         if not (run.folder / "latest.pt").exists():
-            return self.notify("It has no checkpoint to go on from: start anew on Train (1)", severity="warning")
+            return self.notify("No checkpoint to go on from: start anew on Train (1)", severity="warning")
         self.app.launch(run.folder, ["--resume", str(run.folder), *(f"--{k}={v}" for k, v in flags.items())])
 
     def action_chat(self, name):
@@ -1121,6 +1161,9 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
 
 # ---- Runs: all of them -------------------------------------------------------------------------------------
 
+HUES = "primary", "accent", "success", "error", "warning", "secondary"  # of the runs laid over one another
+CSS += "".join(f"Chart > .chart--{i} {{ color: $text-{hue}; }}\n" for i, hue in enumerate(HUES))
+
 class Runs(Charted):
     HELP = """All runs of this folder. Space marks runs whose curves are then laid over one another; with none
 marked, the chart shows the one under the cursor. A click on a column's title sorts by it."""
@@ -1128,7 +1171,8 @@ marked, the chart shows the one under the cursor. A click on a column's title so
                 Binding("s", "sort", "Sort"), Binding("S", "reverse", "Sort the other way", show=False),
                 Binding("slash", "filter", "Filter"), Binding("c", "chat", "Chat"),
                 Binding("d", "delete", "Delete"), Binding("n", "rename", "Rename", show=False),
-                Binding("w", "copy", "Copy the command", show=False), Binding("v", "which", "Training or validation loss", show=False),
+                Binding("w", "copy", "Copy the command", show=False),
+                Binding("v", "which", "Training or validation loss", show=False),
                 Binding("escape", "clear", "Show all", show=False), *CHART_KEYS]
     COLUMNS = {  # title: narrow too, what to sort by, larger first
         "run": (1, lambda r: r.name.lower(), 0), "state": (1, lambda r: r.state, 0),
@@ -1143,7 +1187,8 @@ marked, the chart shows the one under the cursor. A click on a column's title so
 
     def body(self):
         yield Static(id="none", markup=False)
-        yield Input(placeholder="filter: words of name, state, preset, level or data", id="filter", compact=True)
+        yield Input(placeholder="filter: words of name, state, preset, level or data", id="filter",
+                    compact=True)
         yield DataTable(id="table", cursor_type="row", zebra_stripes=False, cell_padding=1)
         yield Chart("no validation yet", id="overlay")
 
@@ -1161,31 +1206,31 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         return sorted(known, key=value, reverse=down) + [run for run in runs if value(run) is None]
 
     def cells(self, run, wide):
-        state, color = run.state, self.app.color(f"text-{COLORS.get(run.state, 'primary')}")
-        dim, mark = self.app.color("foreground") + " dim", self.marked.index(run.folder) if run.folder in self.marked \
-            else None
-        most, train = number(run.start.get("max_iters")), run.part("train")
-        name = Text.assemble((" " if mark is None else "abcdef"[mark % 6], "bold " + self.app.color(
-            "text-" + ("primary", "accent", "success", "error", "warning", "secondary")[(mark or 0) % 6])), " ",
-            (run.name, "bold" if run is self.app.chosen else ""))
-        right = lambda text: Text(text, justify="right")
-        texts = {"run": name, "state": Text(f"{'●' if state in LIVE else ' '} {state}", color),
+        color, right = self.app.color, lambda text: Text(text, justify="right")
+        state, most, train = run.state, number(run.start.get("max_iters")), run.part("train")
+        mark = self.marked.index(run.folder) % 6 if run.folder in self.marked else None
+        letter = (" ", "") if mark is None else ("abcdef"[mark], f"bold {color('text-' + HUES[mark])}")
+        name = Text.assemble(letter, " ", (run.name, "bold" if run is self.app.chosen else ""))
+        texts = {"run": name, "state": Text(f"{'●' if state in LIVE else ' '} {state}",
+                                            color(f"text-{COLORS.get(state, 'primary')}")),
                  **{k: Text(clean(Path(str(train.get(k, "—"))).name)) for k in ("preset", "level", "data")},
                  "weights": right(short(number(run.start.get("parameters")))),
-                 "steps": right(f"{short(run.step)}/{short(most)}" if most and state != "done" else f"{run.step:,}"),
-                 "best": right(fixed(run.best and run.best.val)), "b/byte": right(fixed(run.best and run.best.bits)),
-                 "tok/s": right(short(run.speed)), "when": Text(ago(time.time() - run.written), dim)}
-        return [texts[key] for key in texts if wide or self.COLUMNS[key][0]]
+                 "steps": right(f"{short(run.step)}/{short(most)}" if most and state != "done" else
+                                f"{run.step:,}"),
+                 "best": right(fixed(run.best and run.best.val)), "tok/s": right(short(run.speed)),
+                 "b/byte": right(fixed(run.best and run.best.bits)),
+                 "when": Text(ago(time.time() - run.written), f"{color('foreground')} dim")}
+        return [texts[key] for key in self.COLUMNS if wide or self.COLUMNS[key][0]]
 
     def show(self):
         super().show()
         table, runs, wide = self.query_one(DataTable), self.found(), self.size.width >= 112
         none, nothing = self.query_one("#none", Static), not self.app.runs
         none.display, table.display = nothing, not nothing
-        none.update(bits(("No runs yet", "bold"), f" in {clean(self.app.root.absolute())}\n\n", ("1", "bold $text-accent"),
-                         " chooses a preset: nano takes a minute or two.\n", "Elsewhere: ",
-                         ("python tui.py --runs FOLDER", "bold"), ", or one run: ",
-                         ("python tui.py RUN", "bold")))
+        put(none, ("No runs yet", "bold"), f" in {clean(self.app.root.absolute())}\n\n",
+            ("1", "bold $text-accent"),
+            " chooses a preset: nano takes a minute or two.\nElsewhere: ",
+            ("python tui.py --runs FOLDER", "bold"), ", or one run: ", ("python tui.py RUN", "bold"))
         self.query_one(Chart).display = not nothing
         columns = [key for key, (narrow, *_) in self.COLUMNS.items() if wide or narrow]
         rows = [self.cells(run, wide) for run in runs]
@@ -1197,7 +1242,8 @@ marked, the chart shows the one under the cursor. A click on a column's title so
             for i, key in enumerate(columns):
                 arrow = "▲▼"[bool(self.COLUMNS[key][2]) != self.backwards] if key == self.by else ""
                 title = Text(f"{'  ' if key == 'run' else ''}{key}{arrow}")
-                table.add_column(title, key=key, width=max(title.cell_len, *(row[i].cell_len for row in rows), 4))
+                table.add_column(title, key=key, width=max([title.cell_len, *(row[i].cell_len
+                    for row in rows)]))
             for run, row in zip(runs, rows):
                 table.add_row(*row, key=str(run.folder))
             if here in runs:
@@ -1210,13 +1256,16 @@ marked, the chart shows the one under the cursor. A click on a column's title so
             key = table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value
             return self.app.runs.get(Path(key))
 
+    def meant(self):
+        "The marked runs; with none marked, the one under the cursor."
+        marked = [self.app.runs[folder] for folder in self.marked if folder in self.app.runs]
+        return marked or [run for run in [self.current()] if run]
+
     @on(DataTable.RowHighlighted)
     def show_chart(self):
-        runs = [self.app.runs[f] for f in self.marked if f in self.app.runs] or [r for r in [self.current()] if r]
         curves = []
-        for i, run in enumerate(runs):
-            points = [(e.step, e.val) for e in run.evals if e.val is not None] if self.validation else \
-                smooth(loss_points(run), 0.05)
+        for i, run in enumerate(self.meant()):
+            points = val_points(run) if self.validation else smooth(loss_points(run), 0.05)
             curves.append(Curve(run.name[:24], str(i % 6), points))
         self.query_one(Chart).plot(curves)
 
@@ -1225,7 +1274,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         if action in ("open", "mark", "delete", "rename", "copy"):
             return bool(run)
         if action == "chat":
-            return bool(run) and any((run.folder / name).exists() for name in ("best.pt", "latest.pt"))
+            return bool(run and run.checkpoints())
         return True
 
     def action_open(self):
@@ -1248,7 +1297,8 @@ marked, the chart shows the one under the cursor. A click on a column's title so
 
     def action_sort(self):
         order = [key for key, (narrow, *_) in self.COLUMNS.items() if narrow or self.size.width >= 112]
-        self.by, self.backwards = order[(order.index(self.by) + 1) % len(order) if self.by in order else 0], False
+        at = order.index(self.by) + 1 if self.by in order else 0
+        self.by, self.backwards = order[at % len(order)], False
         self.show()
 
     def action_reverse(self):
@@ -1290,11 +1340,12 @@ marked, the chart shows the one under the cursor. A click on a column's title so
 
     @work
     async def action_delete(self):
-        runs = [self.app.runs[f] for f in self.marked if f in self.app.runs] or [self.current()]
+        runs = self.meant()
         if alive := [run.name for run in runs if run.state in LIVE]:
             return self.notify(f"{', '.join(alive)} is running: stop it first", severity="warning")
         names = ", ".join(run.name for run in runs)
-        if await self.app.push_screen_wait(Ask("delete", f"Delete {names}, checkpoints and all? There is no way back.",
+        text = f"Delete {names}, checkpoints and all? There is no way back."
+        if await self.app.push_screen_wait(Ask("delete", text,
                                                d=f"delete {len(runs)} run{'s' * (len(runs) > 1)}")):
             for run in runs:
                 self.app.forget(run, delete_run(run.folder))
@@ -1308,7 +1359,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
             return self.notify(f"{run.name} is running: stop it first", severity="warning")
 
         def check(name):
-            if not name or name != Path(name).name or name in (".", "..") or re.search(r'[\\/:*?"<>|\0-\x1f]', name):
+            if not fit_for_a_name(name):
                 return "a name without / \\ : * ? \" < > |"
             if name != run.folder.name and run.folder.with_name(name).exists():
                 return "there is one of that name"
@@ -1325,8 +1376,8 @@ def delete_run(folder):
     "Delete what a run consists of and nothing else. -> what is wrong, or nothing"
     try:
         for path in list(folder.iterdir()):
-            if path.name in ("config.json", "metrics.jsonl", "train.log", "control") or path.suffix in (".pt", ".tmp") \
-                    or re.fullmatch(r"chat-.*\.(txt|json)", path.name):
+            if re.fullmatch(r"config\.json|metrics\.jsonl|train\.log|control|.+\.(pt|tmp)|chat-.+",
+                            path.name):
                 path.unlink()
         folder.rmdir()
     except OSError as e:
@@ -1334,8 +1385,10 @@ def delete_run(folder):
 
 # ---- Train: choose, change, start --------------------------------------------------------------------------
 
+LIMITS = "max_iters", "epochs", "max_minutes"
+
 class Catalog:
-    "What `gpt.py presets --json` tells: recipes, fields and their rules, devices. Nothing of it is repeated here."
+    "What `gpt.py presets --json` tells: recipes, fields with their rules, devices. None of it stands here."
     def __init__(self, found):
         self.presets, self.devices = found["presets"], found["devices"]
         self.fields = {f["name"]: f for f in found["fields"]}
@@ -1371,12 +1424,13 @@ class Catalog:
             with contextlib.suppress(NameError):              # a field that it needs is wrong itself
                 if not eval(self.fields[name]["rule"], {"__builtins__": {}}, values):
                     found[name] = f"{name} {texts[name]}: needs {self.fields[name]['rule']}"
-        if not any(values.get(name) for name in ("max_iters", "epochs", "max_minutes")):
-            found["max_iters"] = "no end in sight: set max_iters, epochs or max_minutes"
+        if not any(values.get(name) for name in LIMITS):
+            found["max_iters"] = f"no end in sight: set {' or '.join(LIMITS)}"
         return found
 
 def written(value):
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text.lower() if isinstance(value, bool) else text
 
 class Knob(Static, can_focus=True):
     "A value out of a row of values: arrows step, a click picks, and where it is free a number can be typed."
@@ -1405,10 +1459,12 @@ class Knob(Static, can_focus=True):
 
     def draw(self):
         if self.free:
-            shown = (f"{self.typed}▏", "bold") if self.typed else (self.value, "bold")
-            return self.update(bits(("◂ ", Style.from_meta({"turn": -1})), shown, (" ▸", Style.from_meta({"turn": 1}))))
-        self.update(bits(*[Content.styled(f" {o} ", "bold $background on $primary" if o == self.value else "").stylize(
-            Style.from_meta({"pick": o})) for o in self.options]))
+            shown = f"{self.typed}▏" if self.typed else self.value
+            return self.update(bits(("◂ ", Style.from_meta({"turn": -1})), (shown, "bold"),
+                                    (" ▸", Style.from_meta({"turn": 1}))))
+        look = {self.value: "bold $background on $primary"}
+        self.update(bits(*[Content.styled(f" {option} ", look.get(option, "")).stylize(
+            Style.from_meta({"pick": option})) for option in self.options]))
 
     def watch_value(self):
         self.typed = ""
@@ -1521,13 +1577,13 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         table.clear(columns=True)
         for title in ("preset", "weights", "memory", "fits", *(["context", "for"] if wide else [])):
             table.add_column(title)
-        right, green, red = lambda text: Text(text, justify="right"), self.app.color("text-success"), self.app.color("text-error")
+        right, color = lambda text: Text(text, justify="right"), self.app.color
         for name, about in self.app.catalog.presets.items():
             cost = self.app.catalog.recipe(name)
+            fits = Text("yes", color("text-success")) if cost.get("fits") else Text("no", color("text-error"))
+            more = [right(str(cost.get("block_size"))), Text(clean(about.get("for", "")))] if wide else []
             table.add_row(Text(clean(name), "bold"), right(short(number(cost.get("parameters")))),
-                          right(size(number(cost.get("memory")))), Text("yes", green) if cost.get("fits") else
-                          Text("no", red), *([right(str(cost.get("block_size"))), Text(clean(about.get("for", "")))]
-                                             if wide else []), key=name)
+                          right(size(number(cost.get("memory")))), fits, *more, key=name)
         if not self.query("#level"):
             await self.mount_fields()
         names = list(self.app.catalog.presets)
@@ -1537,13 +1593,14 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
 
     def broken(self, message):
         self.trouble = message
-        parts, place = [(f"The presets can't be read.\n\n", "bold $text-error"), f"{clean(message)}\n\n"], None
+        parts = [("The presets can't be read.\n\n", "bold $text-error"), f"{clean(message)}\n\n"]
         if found := re.search(r"line (\d+) column (\d+)", message):
             line, column, path = int(found[1]), int(found[2]), self.presets_file()
             with contextlib.suppress(OSError):
                 text = path.read_text(encoding="utf-8", errors="replace").split("\n")
                 for i in range(max(1, line - 3), min(len(text), line + 1) + 1):
-                    parts.append((f"{i:5} | {clean(text[i - 1])}\n", "bold" if i == line else "$foreground 60%"))
+                    parts.append((f"{i:5} | {clean(text[i - 1])}\n", "bold" if i == line
+                                  else "$foreground 60%"))
                     if i == line:
                         parts.append((f"      | {' ' * (column - 1)}^\n", "bold $text-error"))
         parts += ["\nNothing was started. Mend it, then press ", ("r", "bold $text-accent"), ". ",
@@ -1588,9 +1645,8 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         self.edited = {k: v for k, v in self.edited.items() if k == "data"}
         self.query_one("#level", Knob).set_reactive(Knob.value, about.get("level", "char"))
         self.query_one("#level", Knob).draw()
-        lines = [(clean(preset), "bold"), f"  {clean(about.get('about', ''))}", ("\nfor " + clean(about["for"]),
-                 "$foreground 60%") if about.get("for") else None]
-        self.query_one("#about", Static).update(bits(*lines))
+        put(self.query_one("#about"), (clean(preset), "bold"), f"  {clean(about.get('about', ''))}\n",
+            (f"for {clean(about['for'])}" if about.get("for") else "", "$foreground 60%"))
         self.fill()
 
     # the form
@@ -1641,33 +1697,36 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
 
     def texts(self):
         base = self.base()
-        return {name: self.edited.get(name, written(base[name])) for name in self.app.catalog.fields if name in base}
+        return {name: self.edited.get(name, written(base[name])) for name in self.app.catalog.fields
+                if name in base}
 
     def problems(self):
         found = self.app.catalog.problems(self.texts())
         run, data = self.query_one("#run", Input).value, self.texts().get("data", "")
-        if not run or run != Path(run).name or run in (".", "..") or re.search(r'[\\/:*?"<>|]', run):
+        if not fit_for_a_name(run):
             found["run"] = "run: a name without / \\ : * ? \" < > |"
         elif (self.app.root / run / "metrics.jsonl").exists():
             found["run"] = f"run: there is one of the name {run}"
         if not data:
             found["data"] = "data: a text file, a folder made by data.py, a name, or builtin"
-        elif re.search(r"[\\/]|\.\w+$", data) and ":" not in data[2:] and not Path(data).expanduser().exists():
+        elif re.search(r"[\\/]|\.\w+$", data) and ":" not in data[2:] and not Path(data).exists():
             found["data"] = f"data: there is no {data}"
         return found
 
     def flags(self):
         texts = self.texts()
-        limits = ("max_iters", "epochs", "max_minutes")       # setting one unsets the others: then name them all
         edited = {k: v for k, v in self.edited.items() if k != "run"}
-        if edited.keys() & {*limits}:
-            edited |= {k: texts[k] for k in limits if number_of(texts[k])}
+        if edited.keys() & {*LIMITS}:                         # one of them unsets the others: so name all
+            edited |= {k: texts[k] for k in LIMITS if number_of(texts[k])}
         given = {"preset": self.preset, "level": self.level, **edited,
                  "out_dir": str(self.app.root / self.query_one("#run", Input).value)}
         words = []
         for name, text in given.items():
             words += [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text]
         return words
+
+    def command(self):
+        return shlex.join(["python", "gpt.py", "train", *self.flags()])
 
     def check(self):
         "Marks, the line of what is wrong, the command and the estimate."
@@ -1678,7 +1737,7 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
             row.set_class(name in self.edited, "-edited")
         self.hint(found)
         self.query_one("#start").disabled = bool(found)
-        self.query_one("#command", Static).update("$ " + clean(shlex.join(["python", "gpt.py", "train", *self.flags()])))
+        put(self.query_one("#command"), f"$ {clean(self.command())}")
         hidden = len(self.app.catalog.fields) - len(self.COMMON) - len(self.ELSEWHERE)
         opened = bool(self.query(".extra"))
         self.query_one("#more", Button).label = "▾ advanced" if opened else f"▸ advanced: {hidden} more"
@@ -1695,7 +1754,9 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         text = found.get(here) or next(iter(found.values()), None)
         line = self.query_one("#hint", Static)
         line.set_class(bool(text), "-bad")
-        line.update(clean(text or (f"{here}: {about['help']}" if about else "enter: on to Start    tab: change it first")))
+        if not text:
+            text = f"{here}: {about['help']}" if about else "enter: on to Start    tab: change it first"
+        put(line, clean(text))
 
     def on_descendant_focus(self):
         if self.app.catalog and self.query("#level"):
@@ -1712,11 +1773,13 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
 
     def estimate(self):
         base, texts = {**self.base(), **(self.fit or {})}, self.texts()
-        values = {k: number_of(texts[k]) or 0 for k in ("max_iters", "max_minutes", "batch_size", "block_size")}
+        values = {k: number_of(texts[k]) or 0 for k in ("max_iters", "max_minutes", "batch_size",
+                                                        "block_size")}
         device = self.app.catalog.devices[0] if self.app.catalog.devices else {}
         rough = "" if self.fit or not self.edited.keys() - {"run", "data"} else "about "
         fits = ("fits", "bold $text-success") if base.get("fits") else ("does not fit", "bold $text-error")
-        parts = [(short(number(base.get("parameters"))), "bold"), " weights · ", rough, size(number(base.get("memory"))),
+        parts = [(short(number(base.get("parameters"))), "bold"), " weights · ", rough,
+                 size(number(base.get("memory"))),
                  f" of {size(number(device.get('memory')))} ", fits]
         tokens = values["batch_size"] * values["block_size"]
         like = [run for run in self.app.runs.values() if run.speed and [run.part("train").get(k) for k in (
@@ -1726,7 +1789,8 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
             parts.append(f" · {clock(values['max_minutes'] * 60)} h" if values["max_minutes"] >= 60 else
                          f" · {values['max_minutes']:g} min")
         elif like and values["max_iters"]:
-            parts.append(f" · about {clock(values['max_iters'] * tokens / like[-1].speed)}, as {like[-1].name} ran")
+            took = clock(values["max_iters"] * tokens / like[-1].speed)
+            parts.append(f" · about {took}, as {like[-1].name} ran")
         bests = [run.best.val for run in like if run.best]
         if base.get("expect"):
             parts.append(f" · {clean(base['expect'])}")
@@ -1773,7 +1837,8 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
     async def action_data(self):
         names = await self.app.corpora()
         options = [("", bits(("browse …", "bold $text-accent"), "  a file of your own")),
-                   *((name, bits((f"{name:16}", "bold"), (about, "$foreground 60%"))) for name, about in names.items())]
+                   *((name, bits((f"{name:16}", "bold"), (about, "$foreground 60%"))) for name,
+                     about in names.items())]
         name = await self.app.push_screen_wait(Pick("data", options))
         if name == "":
             name = await self.app.push_screen_wait(Browse())
@@ -1782,7 +1847,7 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
             self.query_one("#data").focus()
 
     def action_copy(self):
-        self.app.copy(shlex.join(["python", "gpt.py", "train", *self.flags()]))
+        self.app.copy(self.command())
 
     def action_edit(self):
         path, editor = self.presets_file(), os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
@@ -1790,7 +1855,7 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
             with self.app.suspend():
                 subprocess.run([*shlex.split(editor), str(path)])
         except Exception as e:                                # Windows, a browser, no such editor
-            return self.notify(f"{path}: {e}", severity="warning", markup=False)
+            return self.notify(f"{path}: {e}", severity="warning")
         self.action_reload()
 
     @on(Button.Pressed, "#start")
@@ -1802,9 +1867,10 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         if not self.app.catalog or self.problems():
             return self.hint()
         base = {**self.base(), **(self.fit or {})}
+        text = f"{self.preset} takes about {size(number(base.get('memory')))} to train: more than there is " \
+            "here, so it would fail, or take very long."
         if not base.get("fits", True) and not await self.app.push_screen_wait(Ask(
-                "too large?", f"{self.preset} takes about {size(base['memory'])} to train, more than there is here. "
-                "It would end for want of memory, or take very long.", s="start it all the same")):
+                "too large?", text, s="start it all the same")):
             return
         flags, run = self.flags(), self.query_one("#run", Input).value
         self.edited.pop("run", None)
@@ -1820,7 +1886,7 @@ class Heard(Message):
         self.talker, self.kind, self.said = talker, kind, said
 
 class Talker:
-    "`gpt.py chat --jsonl` as a process: requests in, messages out. Its pieces wait in a list for the next repaint."
+    "`gpt.py chat --jsonl` as a process: requests in, messages out. Pieces wait for the next repaint."
     def __init__(self, page, path):
         self.page, self.pieces, self.words = page, [], []
 
@@ -1859,12 +1925,13 @@ class Talker:
 
 def surprise(prob):
     "How a token looks under the X-ray: from red, which the model hardly expected, to green."
-    bands = ((0.02, "on $error 55%"), (0.1, "on $error 25%"), (0.3, "on $warning 30%"), (0.7, "on $success 18%"))
+    bands = ((0.02, "on $error 55%"), (0.1, "on $error 25%"), (0.3, "on $warning 30%"),
+             (0.7, "on $success 18%"))
     return next((style for limit, style in bands if prob < limit), "on $success 38%")
 
 class Turn(Vertical):
-    """What was asked and what was answered, in one flow. A text can be long, and each repaint lays out again what
-    changed: so it is a column of pieces of text, broken at line ends, of which only the last one grows."""
+    """What was asked and what was answered, in one flow. A text can be long, and each repaint lays out again
+    what changed: so it is a column of texts, broken at line ends, of which only the last one grows."""
     def __init__(self, shown, sent, stop=""):
         super().__init__()
         self.shown, self.sent, self.stop, self.tokens, self.starts = shown, sent, stop, [], [0]
@@ -1881,9 +1948,9 @@ class Turn(Vertical):
     def add(self, said):
         for piece in said:
             options = [(str(text), number(p) or 0.0) for text, p in piece.get("alternatives") or []]
-            self.tokens.append((str(piece.get("text", "")), number(piece.get("prob")), options))
-            size = sum(len(text) for text, _, _ in self.tokens[self.starts[-1]:]) if "\n" in self.tokens[-1][0] else 0
-            if size > 1200 and self.tokens[-1][0].endswith("\n"):
+            text = str(piece.get("text", ""))
+            self.tokens.append((text, number(piece.get("prob")), options))
+            if text.endswith("\n") and sum(len(t) for t, _, _ in self.tokens[self.starts[-1]:]) > 800:
                 self.paint(len(self.starts) - 1)
                 self.starts.append(len(self.tokens))
                 self.mount(Static(markup=False, classes="chunk"), before=self.query_one(".report"))
@@ -1906,7 +1973,8 @@ class Turn(Vertical):
             for n in range(first, last):
                 text, prob, _ = self.tokens[n]
                 style = Style.parse("reverse bold") if n == self.at else None
-                part = Content.styled(clean(text), surprise(prob) if prob is not None and n != self.at else "")
+                part = Content.styled(clean(text), surprise(prob) if prob is not None and n != self.at
+                                      else "")
                 parts.append((part.stylize(style) if style else part).stylize(Style.from_meta({"token": n})))
         else:
             parts.append(clean("".join(text for text, _, _ in self.tokens[first:last])))
@@ -1924,7 +1992,8 @@ class Turn(Vertical):
         before = self.shown * (part == 0) + "".join(text for text, _, _ in self.tokens[self.starts[part]:at])
         width = max(1, chunk.size.width)
         *whole, last = before.split("\n")
-        return chunk.virtual_region.y + sum(max(1, -(-len(line) // width)) for line in whole) + len(last) // width
+        return chunk.virtual_region.y + sum(max(1, -(-len(line) // width))
+                                            for line in whole) + len(last) // width
 
     def repaint(self):
         for i in range(len(self.starts)):
@@ -1956,15 +2025,18 @@ class Prompt(TextArea):
             await super()._on_key(event)
 
 class Chat(Page):
-    HELP = """The model goes on with the text you begin. enter in an empty box: it writes on. esc stops it; esc again
-leaves the box, and there the single keys work: x for the X-ray, then ← → from token to token."""
+    HELP = """The model goes on with the text you begin. enter in an empty box: it writes on. esc stops it;
+esc again leaves the box, and there the single keys work: x for the X-ray, then ← → from token to token."""
     BINDINGS = [Binding("escape", "stop", "Stop"), Binding("escape", "leave", "Leave the box", show=False),
                 Binding("ctrl+r", "again", "Again"), Binding("ctrl+g", "on", "More"),
-                Binding("ctrl+o", "open", "Model"), Binding("ctrl+t", "knobs", "Tune"), Binding("ctrl+l", "xray", "X-ray"),
+                Binding("ctrl+o", "open", "Model"), Binding("ctrl+t", "knobs", "Tune"), Binding("ctrl+l",
+                    "xray", "X-ray"),
                 Binding("ctrl+s", "save", "Save"), Binding("ctrl+n", "new", "New", show=False),
                 Binding("x", "xray", "X-ray", show=False), Binding("y", "copy", "Copy the reply", show=False),
-                Binding("Y", "copy_all", "Copy all", show=False), Binding("e", "edit", "Edit and resend", show=False),
-                Binding("i", "write", "Write", show=False), Binding("left", "token(-1)", "Token before", show=False),
+                Binding("Y", "copy_all", "Copy all", show=False), Binding("e", "edit", "Edit and resend",
+                    show=False),
+                Binding("i", "write", "Write", show=False), Binding("left", "token(-1)", "Token before",
+                    show=False),
                 Binding("right", "token(1)", "Next token", show=False)]
     KNOBS = {"mode": ("continue", "dialogue"), "temperature": [f"{t / 10:g}" for t in range(21)],
              "top_k": (0, 1, 5, 10, 20, 40, 100, 200), "top_p": (0.5, 0.7, 0.8, 0.9, 0.95, 1),
@@ -1989,7 +2061,8 @@ leaves the box, and there the single keys work: x for the X-ray, then ← → fr
                 settings = {**self.FIRST, **self.app.settings.get("sampling", {})}
                 for name, options in self.KNOBS.items():
                     label = {"seed": "seed (0: new)"}.get(name, name.replace("_", " "))
-                    yield Horizontal(Label(label), Knob(settings[name], options, free=name != "mode", id=name),
+                    yield Horizontal(Label(label), Knob(settings[name], options, free=name != "mode",
+                                                        id=name),
                                      classes="field")
                 yield Static(id="notes", markup=False)
         yield Prompt(id="prompt", compact=True)
@@ -2012,7 +2085,7 @@ leaves the box, and there the single keys work: x for the X-ray, then ← → fr
     def on_screen_resume(self):
         path, self.app.wanted = self.app.wanted, None
         if not path and not self.path and self.app.chosen:       # best of the selected run
-            path = next((p for name in ("best.pt", "latest.pt") if (p := self.app.chosen.folder / name).exists()), None)
+            path = next(iter(self.app.chosen.checkpoints()), None)
         if path and (path != self.path or not self.ready):
             self.load(path)
         super().on_screen_resume()
@@ -2040,7 +2113,7 @@ leaves the box, and there the single keys work: x for the X-ray, then ← → fr
         if kind == "ready":
             self.ready, self.trouble = said, ""
         elif kind == "gone":
-            self.trouble = "\n".join(self.talker.words[-4:]) or f"The model's process ended (exit status {said['code']})."
+            self.trouble = "\n".join(self.talker.words[-4:]) or f"Its process ended (status {said['code']})."
             self.talker = self.ready = None
             self.finish("its process ended")
         elif kind == "error":
@@ -2059,12 +2132,13 @@ leaves the box, and there the single keys work: x for the X-ray, then ← → fr
             pieces, talker.pieces = talker.pieces, []
             pieces = [p for p in pieces if str(p.get("id")) == str(self.count)]
             if turn and pieces and turn.is_attached:
-                follow(self.query_one("#said"))
-                turn.add(pieces)
-                self.used += len(pieces)
-                n, took = len(turn.tokens), max(0.01, time.monotonic() - self.asked_at)
-                turn.tell(f"{n} tokens · {n / took:.0f} tokens/s · writing, esc stops")
-                self.show_model()
+                with self.app.batch_update():
+                    follow(self.query_one("#said"))
+                    turn.add(pieces)
+                    self.used += len(pieces)
+                    n, took = len(turn.tokens), max(0.01, time.monotonic() - self.asked_at)
+                    turn.tell(f"{n} tokens · {n / took:.0f} tokens/s · writing, esc stops")
+                    self.show_model()
         if turn and turn.stopping and time.monotonic() - turn.stopping > 2:  # it does not listen any more
             talker.close()
             self.finish("stopped; its process was ended")
@@ -2077,7 +2151,8 @@ leaves the box, and there the single keys work: x for the X-ray, then ← → fr
         turn.tell(" · ".join([f"{tokens if tokens is not None else len(turn.tokens)} tokens",
                               *([f"{speed:.0f} tokens/s"] if speed else []), f"T {s['temperature']:g}",
                               *(f"{word} {s[k]:g}" for word, k, off in (("top-k", "top_k", 0), (
-                                  "top-p", "top_p", 1), ("min-p", "min_p", 0), ("repetition", "repetition_penalty", 1))
+                                  "top-p", "top_p", 1), ("min-p", "min_p", 0), ("repetition",
+                                      "repetition_penalty", 1))
                                 if s[k] != off), f"seed {s['seed']}", why]))
         self.refresh_bindings()
 
@@ -2088,47 +2163,45 @@ leaves the box, and there the single keys work: x for the X-ray, then ← → fr
         self.show_model()
         welcome, texts = self.query_one("#welcome", Static), []
         if self.trouble:
-            texts = [("It does not work:\n", "bold $text-error"), self.trouble, "\n\n", ("ctrl+o", "bold $text-accent"),
+            texts = [("It does not work:\n", "bold $text-error"), self.trouble, "\n\n", ("ctrl+o",
+                "bold $text-accent"),
                      " opens another checkpoint."]
         elif not self.path:
-            texts = [("No model yet. ", "bold"), "To talk you need a trained one.\n\n", ("esc 1", "bold $text-accent"),
-                     " trains one: nano takes a minute or two.\n", ("ctrl+o", "bold $text-accent"), " lists what is there."]
+            texts = [("No model yet. ", "bold"), "To talk you need a trained one.\n\n", ("esc 1",
+                "bold $text-accent"),
+                     " trains one: nano takes a minute or two.\n", ("ctrl+o", "bold $text-accent"),
+                     " lists what is there."]
         elif not self.ready:
             texts = [f"Loading {clean(self.path)} …"]
         elif not self.turns:
-            texts = ["This model continues text; it was not taught to answer questions. Write the beginning, and it "
-                     "writes the rest."]
-        welcome.update(bits(*texts))
+            texts = ["This model continues text; it was not taught to answer questions. Write the beginning, "
+                     "and it writes the rest."]
+        put(welcome, *texts)
         welcome.display = bool(texts)
         run = self.app.runs.get(self.path.parent) if self.path else None
         if run and run.start:
-            model, train = run.part("model"), run.part("train")
-            self.query_one("#notes", Static).update(bits(
-                ("model\n", "bold $text-accent"), f"{short(number(run.start.get('parameters')))} weights, ",
-                "{} layers, {} heads\n{} wide, context {}\n".format(*(clean(model.get(k, "?")) for k in (
-                    "n_layer", "n_head", "n_embd", "block_size"))),
-                f"{clean(train.get('level', '?'))} level, vocabulary {clean(model.get('vocab_size', '?'))}\n",
-                f"{run.step:,} steps on {clean(train.get('data', '?'))}"))
+            put(self.query_one("#notes"), ("model\n", "bold $text-accent"), run.shape(
+                "{parameters} weights, {n_layer} layers, {n_head} heads\n"
+                "{n_embd} wide, context {block_size}\n{level} level, vocabulary {vocab_size}\n"),
+                f"{run.step:,} steps", run.shape(" on {data}"))
 
     def show_model(self):
         size = (self.ready or {}).get("block_size") or 0
         run = self.app.runs.get(self.path.parent) if self.path else None
-        name = f"{clean(self.path.parent.name)} " if self.path else "no model"
-        file = self.path.name if self.path else ""
-        what = f"  {clean(self.ready.get('level', ''))}" if self.ready else "  loading …" if self.path and not \
-            self.trouble else ""
+        name, file = (f"{clean(self.path.parent.name)} ", self.path.name) if self.path else ("no model", "")
+        what = "  loading …" if self.path and not self.trouble else ""
+        what = f"  {clean(self.ready.get('level', ''))}" if self.ready else what
         if run and run.best and self.size.width > 70:
             what += f" · step {run.step:,} · val {run.best.val:.3f}"
         used, right = min(self.used, size), ""
         if size:
-            filled = round(12 * used / size)
-            right = f"{'forgets its beginning  ' if self.used > size else ''}context {'█' * filled}{'░' * (12 - filled)} " \
-                    f"{used}/{size} "
+            filled, over = round(12 * used / size), "forgets its beginning  " * (self.used > size)
+            right = f"{over}context {'█' * filled}{'░' * (12 - filled)} {used}/{size} "
         room = self.size.width - 3 - len(name + file) - len(right)
         what = what if len(what) <= room else ""
         gap = max(1, room + 1 - len(what))
-        self.query_one("#model", Static).update(bits((name, "bold"), file, (what, "$foreground 60%"), " " * gap, (
-            right, "$text-warning" if self.used > size else "$text-success")))
+        put(self.query_one("#model"), (name, "bold"), file, (what, "$foreground 60%"), " " * gap, (
+            right, "$text-warning" if self.used > size else "$text-success"))
 
     # asking
 
@@ -2155,7 +2228,8 @@ leaves the box, and there the single keys work: x for the X-ray, then ← → fr
     async def send(self):
         prompt = self.query_one(Prompt)
         if self.busy or not self.ready:
-            return self.notify("It is still writing: esc stops it" if self.busy else "The model is not ready yet")
+            return self.notify("It is still writing: esc stops it" if self.busy
+                               else "The model is not ready yet")
         text, turns = prompt.text, self.turns
         if not text:
             return self.action_on()
@@ -2218,11 +2292,10 @@ leaves the box, and there the single keys work: x for the X-ray, then ← → fr
     async def action_open(self):
         options = []
         for run in self.app.newest_first():
-            for name in ("best.pt", "latest.pt"):
-                if (run.folder / name).exists():
-                    loss = run.best and (run.best.val if name == "best.pt" else run.evals[-1].val)
-                    options.append((str(run.folder / name), bits((f"{run.name:24} ", "bold"), f"{name:10}", (
-                        f"{clean(run.part('train').get('level', '')):5} val {fixed(loss)}", "$foreground 60%"))))
+            for path in run.checkpoints():
+                loss = run.best and (run.best.val if path.name == "best.pt" else run.evals[-1].val)
+                options.append((str(path), bits((f"{run.name:24} ", "bold"), f"{path.name:10}", (
+                    f"{run.shape('{level:5}')} val {fixed(loss)}", "$foreground 60%"))))
         if not options:
             return self.notify("There is no checkpoint yet: 1 trains a model", severity="warning")
         if path := await self.app.push_screen_wait(Pick("talk to", options)):
@@ -2279,11 +2352,13 @@ leaves the box, and there the single keys work: x for the X-ray, then ← → fr
             said.scroll_to(y=y - said.size.height // 2, animate=False)
         text, prob, others = turn.tokens[turn.at]
         show = lambda t: clean(repr(t)[1:-1]).replace(" ", "␣")
-        parts = [(show(text), "bold reverse"), f" {prob:.1%}   instead: " if prob is not None else "  no numbers"]
+        parts = [(show(text), "bold reverse"), f" {prob:.1%}   instead: " if prob is not None
+                 else "  no numbers"]
         for other, p in others:
             parts += [(show(other), "bold"), f" {p:.1%}  "]
         legend = [("\nexpected: ", "$foreground 60%")]
-        for limit, words in ((0.01, "hardly"), (0.05, "little"), (0.2, "rather"), (0.5, "well"), (0.9, "surely")):
+        for limit, words in ((0.01, "hardly"), (0.05, "little"), (0.2, "rather"), (0.5, "well"),
+                             (0.9, "surely")):
             legend += [(f" {words} ", surprise(limit)), " "]
         self.query_one("#peek", Static).update(bits(*parts, *legend))
 
@@ -2300,19 +2375,22 @@ leaves the box, and there the single keys work: x for the X-ray, then ← → fr
 
     def action_save(self):
         path = self.path.parent / time.strftime("chat-%Y%m%d-%H%M%S.txt")
-        turns = [{"prompt": t.sent, "reply": t.reply, "settings": t.settings, "report": t.report} for t in self.turns]
+        turns = [{"prompt": t.sent, "reply": t.reply, "settings": t.settings, "report": t.report}
+                 for t in self.turns]
         try:
             path.write_text(self.transcript() + "\n", encoding="utf-8")
-            path.with_suffix(".json").write_text(json.dumps({"model": str(self.path), "turns": turns}, indent=1),
+            path.with_suffix(".json").write_text(json.dumps({"model": str(self.path), "turns": turns},
+                indent=1),
                                                  encoding="utf-8")
-            self.notify(f"{clean(path)}, and .json with all settings", title="saved", markup=False)
+            self.notify(f"{clean(path)}, and .json with all settings", title="saved")
         except OSError as e:
-            self.notify(f"{clean(path)}: {e.strerror}", severity="error", markup=False)
+            self.notify(f"{clean(path)}: {e.strerror}", severity="error")
 
 def ask(program, *words):
     "Run one of our programs and wait. -> exit status, output, errors"
     try:
-        done = subprocess.run([sys.executable, str(program), *words], capture_output=True, text=True, timeout=60,
+        done = subprocess.run([sys.executable, str(program), *words], capture_output=True, text=True,
+                              timeout=60,
                               encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL)
         return done.returncode, done.stdout, done.stderr
     except (OSError, subprocess.SubprocessError) as e:
@@ -2383,12 +2461,13 @@ class Tui(App):
 
     @work
     async def look_around(self):
-        "Twice a second: which runs are there, and what is new in them. Reading is done aside."
+        "About once a second: which runs are there, and what is new in them. Reading is done aside."
         while True:
             if await asyncio.to_thread(self.scan):
-                self.page.refreshed()
+                with self.batch_update():
+                    self.page.refreshed()
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self.wake.wait(), 0.5)
+                await asyncio.wait_for(self.wake.wait(), 0.8)
             self.wake.clear()
 
     def scan(self):
@@ -2431,8 +2510,10 @@ class Tui(App):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with open(folder / "train.log", "ab") as log:
-                process = subprocess.Popen([sys.executable, str(self.gpt), "train", *flags], stdin=subprocess.DEVNULL,
-                                           stdout=log, stderr=log, env={**os.environ, "PYTHONUNBUFFERED": "1"}, **own)
+                process = subprocess.Popen([sys.executable, str(self.gpt), "train", *flags],
+                                           stdin=subprocess.DEVNULL,
+                                           stdout=log, stderr=log, env={**os.environ,
+                                               "PYTHONUNBUFFERED": "1"}, **own)
         except OSError as e:
             return self.notify(f"can't start: {e}", severity="error")
         run = self.runs.setdefault(folder, Run(folder))
@@ -2462,7 +2543,8 @@ class Tui(App):
         config = {**run.part("train"), **run.part("model")}
         known = self.catalog.recipe(config.get("preset"), config.get("level")) if self.catalog else {}
         skip = {"preset", "level", "resume", "presets", "out_dir", "vocab_size"}
-        flags = [f"--{k}={v}" for k, v in config.items() if k not in skip and k in known and str(v) != str(known[k])]
+        flags = [f"--{k}={v}" for k, v in config.items() if k not in skip and k in known
+                 and str(v) != str(known[k])]
         return shlex.join(["python", "gpt.py", "train", f"--preset={config.get('preset', 'nano')}",
                            f"--level={config.get('level', 'char')}", *flags])
 
@@ -2475,8 +2557,7 @@ class Tui(App):
                     subprocess.run(tool, input=text.encode(), timeout=1, stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL)
                 break
-        self.notify(clean(text) if len(text) < 300 else f"{len(text):,} characters", title="copied", timeout=3,
-                    markup=False)
+        self.notify(text if len(text) < 300 else f"{len(text):,} characters", title="copied", timeout=3)
 
     def talk_to(self, run, name):
         path = run.folder / name
@@ -2505,9 +2586,9 @@ class Tui(App):
         answer = "l"
         if ours:
             names = ", ".join(run.name for run in ours)
-            answer = await self.push_screen_wait(Ask("quit", f"{names} is training. It goes on without this window, and "
-                                                     "python tui.py finds it again.", l="leave it going and quit",
-                                                     s="stop it (it saves) and quit"))
+            answer = await self.push_screen_wait(Ask(
+                "quit", f"{names} is training. It goes on without this window; python tui.py finds it again.",
+                l="leave it going and quit", s="stop it (it saves) and quit"))
         for run in ours if answer == "s" else []:
             with contextlib.suppress(OSError):
                 run.control("stop") if run.start else run.process.terminate()
