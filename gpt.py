@@ -53,6 +53,10 @@ def nearest(word, known):
     close = difflib.get_close_matches(str(word), map(str, known), n=1)
     return f"did you mean {close[0]}?" if close else f"there is {', '.join(map(str, known))}"
 
+def check_known(names, known, what="unknown option"):
+    for name in names:
+        expect(name in known, f"{what} {name}: {nearest(name, known)}")
+
 def need(module, package=None):                               # for packages that only some people need
     with blame(f"pip install {package or module}", ImportError, kind=Failure):
         return __import__(module, fromlist=["*"])
@@ -81,8 +85,7 @@ class TrainConfig:
     presets: str = knob("", "a JSON file with recipes of your own")
     level: Literal["char", "word", "bpe"] = knob("char", "what a token is: a character, a word, part of one")
     data: str = knob("sherlock", "a text file, a folder made by data.py, the name of a corpus, or builtin")
-    vocab_size: int = knob(0, "bpe: an own one of so many tokens, trained on the text; 0: GPT-2's 50,257",
-                           "vocab_size == 0 or vocab_size >= 258")
+    vocab_size: int = knob(0, "bpe: learn so many; 0: GPT-2's own", "vocab_size == 0 or vocab_size >= 258")
     min_freq: int = knob(3, "word: rarer ones become <unk>", "min_freq >= 1")
     val_fraction: float = knob(0.1, "the part of a text, at its end, for validation", "0 < val_fraction < 1")
     out_dir: str = knob("", "the run's folder; empty: a new one, runs/PRESET-LEVEL")
@@ -194,14 +197,12 @@ def recipe(presets, name, level=None):
     values = {k: v for k, v in presets[name].items() if k not in ("about", "for", *LEVELS)}
     level = level or values.get("level", KNOBS["level"].default)
     values |= {**presets[name].get(level, {}), "level": level, "preset": name}
-    for key in values:
-        expect(key in KNOBS, f"preset {name} has a field {key}: {nearest(key, KNOBS)}")
+    check_known(values, KNOBS, f"preset {name} has a field")
     return values
 
 def configure(asked, saved=None):
     "-> ModelConfig, TrainConfig. What is asked for goes before the preset, or before the run that goes on."
-    for name in asked:
-        expect(name in KNOBS, f"unknown option {name}: {nearest(name, KNOBS)}")
+    check_known(asked, KNOBS)
     name, level = asked.get("preset", "nano"), asked.get("level")
     base = saved or recipe(load_presets(asked.get("presets")), name, level)
     if LIMITS.keys() & asked.keys():                          # ten minutes are ten, whatever the preset has
@@ -301,7 +302,7 @@ def command_line(words):
     if not words or words[0] in ("-h", "--help", "help"):
         print(__doc__, "Commands, each with its own --help:\n", sep="\n")
         raise SystemExit(print(*(f"    {name:10}{about[0]}" for name, about in COMMANDS.items()), sep="\n"))
-    expect(words[0] in COMMANDS, f"unknown command {words[0]}: {nearest(words[0], COMMANDS)}")
+    check_known(words[:1], COMMANDS, "unknown command")
     about, configs, options = COMMANDS[words[0]]
     usage = f"python gpt.py {words[0]} [--OPTION VALUE ...]"
     parser = Parser(usage=usage, description=about, allow_abbrev=False)
@@ -319,8 +320,7 @@ def command_line(words):
                                    default=argparse.SUPPRESS)
     flags = [re.sub("^--[^=]+", lambda flag: "--" + flag[0][2:].replace("-", "_"), w) for w in words[1:]]
     asked, unknown = parser.parse_known_args(flags)
-    for word in unknown:
-        raise Problem(f"unknown option {word}: {nearest(word.split('=')[0], parser._option_string_actions)}")
+    check_known([word.split("=")[0] for word in unknown], parser._option_string_actions)
     return words[0], vars(asked)
 
 @contextlib.contextmanager
@@ -476,11 +476,14 @@ def prepare(config, named):
         settings = [f"--{k}={vars(config)[k]}" for k in ("level", "val_fraction", "min_freq", "vocab_size")]
         make = [sys.executable, str(maker), config.data, *settings]
         trouble = "could not be prepared by data.py"
-        ready = subprocess.call(make, stdout=subprocess.DEVNULL) == 0
+        quiet = {"stdout": subprocess.DEVNULL} | ({} if named else {"stderr": subprocess.DEVNULL})
+        ready = subprocess.call(make, **quiet) == 0
     if ready:
         return str(folder)
     expect(not named, f"--data {config.data} {trouble}; --data builtin always works", Failure)
-    print(f"note: {config.data} {trouble}: training on --data builtin, Python's manual", flush=True)
+    bright = ("\033[1;33m", "\033[0m") if sys.stdout.isatty() else ("", "")
+    note = f"note: {config.data} {trouble}: training on --data builtin, Python's manual"
+    print(note.join(bright), flush=True)
     return "builtin"
 
 def open_corpus(source, config, block_size):
@@ -854,6 +857,7 @@ class LM:
         return float(probs[picked]), [[next(self.after([before], [i])), share] for share, i in best]
     def stream(self, prompt="", **options):
         "Text that goes on from the prompt, piece by piece. How it went is in .report afterwards."
+        check_known(options, knobs(SampleConfig))
         o, ids, begun, belief = fill(SampleConfig, options), self.encode(prompt), time.perf_counter(), ()
         r = self.report = SimpleNamespace(reason="cancelled", tokens=0, first_s=0.0, tokens_per_s=0.0,
                                           context_used=min(len(ids), self.config.block_size))
@@ -874,6 +878,7 @@ class LM:
         r.reason = stopped or ("length" if r.tokens == o.max_new_tokens else "end")
     def sample(self, prompt="", **options):
         "The same as one text; with num_samples a list of so many, made side by side."
+        check_known(options, knobs(SampleConfig))
         o, ids = fill(SampleConfig, options), self.encode(prompt)
         if o.num_samples == 1:
             return "".join(self.stream(prompt, **options))
@@ -1522,8 +1527,6 @@ def serve(lm, asked, options):
                 ready()
                 continue
             expect(isinstance(prompt := request.pop("prompt", None), str), 'a request has a "prompt", a text')
-            for key in request:
-                expect(key in knobs(SampleConfig), f"unknown key {key}: {nearest(key, knobs(SampleConfig))}")
             request["probs"] = 5 if request.get("probs") is True else request.get("probs") or 0
             stream = lm.stream(prompt, **{**options, **{k: v for k, v in request.items() if v is not None}})
             for piece in stream:
