@@ -156,6 +156,7 @@ class Run:
                     file.seek(max(0, stat.st_size - 30_000))
                     lines = file.read().decode("utf-8", "replace").replace("\r\n", "\n").split("\n")
                 self.log, self.log_stamp = [clean(line) for line in lines if line.strip()][-300:], stamp
+                self.written = max(self.written, stat.st_mtime)
                 self.version += 1
         self.crashed = self.state == "crashed"
         return (self.crashed, self.version) != (before, version)
@@ -639,7 +640,6 @@ ModalScreen { align: center middle; background: $background 60%; }
 .box Input { margin: 1 0; }
 .box OptionList { height: auto; max-height: 18; border: none; background: $surface; padding: 0; }
 .bad { color: $text-error; }
-.dim { color: $text-muted; }
 Input.-invalid { color: $text-error; }
 
 #head { height: 2; padding: 0 1; }
@@ -1533,6 +1533,7 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
                 Binding("escape", "presets", "Presets", show=False),
                 Binding("r", "reload", "Read again"), Binding("e", "edit", "Edit the file")]
     COMMON = ("max_iters", "max_minutes", "batch_size", "learning_rate", "dropout", "eval_interval")
+    COSTLY = {"n_layer", "n_head", "n_embd", "block_size", "batch_size", "micro_batch", "vocab_size"}
     ELSEWHERE = ("preset", "presets", "level", "data", "out_dir", "resume")
 
     def __init__(self):
@@ -1744,7 +1745,7 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         self.fit = None
         if self.asking:
             self.asking.stop()
-        if not found and (self.edited.keys() - {"run", "data"}):
+        if not found and self.edited.keys() & self.COSTLY:
             self.asking = self.set_timer(0.4, self.estimate_edited)
         self.estimate()
 
@@ -1776,11 +1777,10 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         values = {k: number_of(texts[k]) or 0 for k in ("max_iters", "max_minutes", "batch_size",
                                                         "block_size")}
         device = self.app.catalog.devices[0] if self.app.catalog.devices else {}
-        rough = "" if self.fit or not self.edited.keys() - {"run", "data"} else "about "
+        rough = "" if self.fit or not self.edited.keys() & self.COSTLY else "unedited: "
         fits = ("fits", "bold $text-success") if base.get("fits") else ("does not fit", "bold $text-error")
-        parts = [(short(number(base.get("parameters"))), "bold"), " weights · ", rough,
-                 size(number(base.get("memory"))),
-                 f" of {size(number(device.get('memory')))} ", fits]
+        parts = [rough, (short(number(base.get("parameters"))), "bold"), " weights · ",
+                 f"{size(number(base.get('memory')))} of {size(number(device.get('memory')))} ", fits]
         tokens = values["batch_size"] * values["block_size"]
         like = [run for run in self.app.runs.values() if run.speed and [run.part("train").get(k) for k in (
             "preset", "level")] == [self.preset, self.level]]
@@ -2402,7 +2402,7 @@ class Tui(App):
     TITLE, CSS = "gpt", CSS
     TABS = {"train": "Train", "watch": "Watch", "runs": "Runs", "chat": "Chat"}
     MODES = {"train": Train, "watch": Watch, "runs": Runs, "chat": Chat}
-    BINDINGS = [*[Binding(f"{i},f{i + 1}", f"switch_mode('{name}')", title, show=False)
+    BINDINGS = [*[Binding(f"{i},f{i + 1}", f"switch_mode('{name}')", f"{title}: the screen", show=False)
                   for i, (name, title) in enumerate(TABS.items(), 1)],
                 Binding("question_mark,f1", "help", "Help"), Binding("ctrl+q", "leave", "Quit", show=False,
                                                                     priority=True)]
@@ -2491,7 +2491,7 @@ class Tui(App):
         self.wake.set()
 
     def newest_first(self):
-        return sorted(self.runs.values(), key=lambda r: (r.state in LIVE, r.written or r.began), reverse=True)
+        return sorted(self.runs.values(), key=lambda r: (r.state in LIVE, r.written), reverse=True)
 
     def watch_run(self, run):
         self.chosen = run
@@ -2574,8 +2574,9 @@ class Tui(App):
         if isinstance(self.screen, Help):
             return
         keys = {}
-        for _, binding, enabled, _ in self.screen.active_bindings.values():
-            if enabled and binding.description:
+        ours_first = lambda active: (active.node is not self.page, active.node is self)
+        for _, binding, enabled, _ in sorted(self.screen.active_bindings.values(), key=ours_first):
+            if enabled and binding.description and "Focus" not in binding.description:
                 shown = ", ".join(self.get_key_display(Binding(key, "")) for key in binding.key.split(","))
                 keys.setdefault(binding.description, []).append(shown)
         self.push_screen(Help(self.page, [(" ".join(shown), words) for words, shown in keys.items()]))
@@ -2597,15 +2598,38 @@ class Tui(App):
 
     action_quit = action_leave
 
+async def picture(app, folder):
+    "Pictures of the four screens for the README: of the app as it is, with what runs there really are."
+    async with app.run_test(size=(110, 32)) as pilot:
+        async def until(true):
+            for _ in range(600):
+                await pilot.pause(0.1)
+                if true():
+                    return
+        await until(lambda: app.catalog and app.page.query("#run"))
+        for key, name in (("f2", "train"), ("f3", "watch"), ("f4", "runs"), ("f5", "chat")):
+            await pilot.press(key)
+            await pilot.pause(1)
+            if name == "chat" and app.page.path:
+                await until(lambda: app.page.ready)
+                app.page.query_one(Prompt).text = "The "
+                await pilot.press("enter")
+                await until(lambda: app.page.turns and not app.page.busy)
+                await pilot.press("ctrl+l", *["right"] * 5)
+                await pilot.pause(0.5)
+            app.save_screenshot(f"{name}.svg", path=str(folder))
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="Keys: ? in the app.")
     parser.add_argument("run", nargs="?", help="a run's folder, to watch it")
     parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where runs are [runs]")
     parser.add_argument("--theme", help="a theme's name, such as nord or textual-light")
+    parser.add_argument("--screenshots", metavar="FOLDER", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.run and not Path(asked.run).is_dir():
         raise SystemExit(f"error: {asked.run} is no folder of a run")
-    Tui(Path(asked.runs), asked.run, theme=asked.theme).run()
+    app = Tui(Path(asked.runs), asked.run, theme=asked.theme)
+    asyncio.run(picture(app, asked.screenshots)) if asked.screenshots else app.run()
 
 if __name__ == "__main__":
     main()
