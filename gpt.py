@@ -1035,12 +1035,12 @@ class Journal:
     terminal, a live display below them. Without a folder (in all processes but the first) it is silent."""
     def __init__(self, folder, track):
         self.track, self.history, self.now, self.live, self.said_at = track, [], {}, None, time.monotonic()
-        self.open = contextlib.ExitStack()                    # what it has open
-        self.file = folder and self.open.enter_context(open(folder / "metrics.jsonl", "a", 1, "utf-8"))
+        self.close = (held := contextlib.ExitStack()).close   # the file and the display
+        self.file = folder and held.enter_context(open(folder / "metrics.jsonl", "a", 1, "utf-8"))
         dumb = {"JPY_PARENT_PID", "COLAB_RELEASE_TAG"} & os.environ.keys() or os.environ.get("TERM") == "dumb"
         if folder and sys.stdout.isatty() and not dumb and find_spec("rich"):  # notebooks only pretend
             live = need("rich.live").Live(get_renderable=self.draw, refresh_per_second=4)
-            self.live = self.open.enter_context(live)
+            self.live = held.enter_context(live)
     def say(self, text):
         self.said_at = time.monotonic()
         if self.live:
@@ -1385,7 +1385,7 @@ run        {folder}{f', from step {at.step:,} on' * bool(saved)}; Ctrl-C saves a
         journal("end", step=at.step, reason="error", message=f"{type(e).__name__}: {e}")
         raise
     finally:
-        journal.open.close()
+        journal.close()
         for number, handler in handlers.items():
             signal.signal(number, handler)
         if ranks.size > 1:                                    # gloo's threads let go of the last tensors: a
