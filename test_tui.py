@@ -732,7 +732,7 @@ def test_a_real_training_from_start_to_talk(root):
     async def script(pilot):
         app = pilot.app
         await ready(pilot)
-        for name, value in {"data": "builtin", "max_iters": "300", "eval_interval": "300"}.items():
+        for name, value in {"data": "builtin", "max_iters": "3000", "eval_interval": "3000"}.items():
             app.page.query_one(f"#{name}", Input).value = value
         await pilot.press("ctrl+t")
         await until(pilot, lambda: app.page.query("#sample_tokens"))
@@ -748,8 +748,8 @@ def test_a_real_training_from_start_to_talk(root):
         await until(pilot, lambda: app.chosen.state == "stopped", 20)
         at = app.chosen.step
         await pilot.press("r")
-        await until(pilot, lambda: app.chosen.step == 300 and app.chosen.state == "done", 40)
-        assert at < 300 and app.chosen.start["resumed_from"] == at > 0
+        await until(pilot, lambda: app.chosen.step == 3000 and app.chosen.state == "done", 40)
+        assert at < 3000 and app.chosen.start["resumed_from"] == at > 0
         await pilot.press("c")
         await until(pilot, lambda: app.page.ready, 30)
         await pilot.press(*"The", "enter")
