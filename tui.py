@@ -920,7 +920,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
                 Binding("right_square_bracket", "other(1)", "Older run", show=False),
                 Binding("k", "kill", "Kill the process", show=False),
                 Binding("w", "copy", "Copy the command", show=False)]
-    share = 0.05
+    share, keyed = 0.05, ()
 
     def body(self):
         yield Static(id="head", markup=False)
@@ -943,7 +943,9 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
     def show(self):
         super().show()
         run, head = self.app.chosen, self.query_one("#head", Static)
-        self.refresh_bindings()
+        if (now := run and (run.folder, run.state, len(run.checkpoints()))) != self.keyed:
+            self.keyed = now                                  # the footer is made anew: not at each repaint
+            self.refresh_bindings()
         self.query_one("#watch").display = bool(run)
         if not run:
             self.query_one("#warning").display = False
@@ -2071,7 +2073,7 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
         prompt = self.query_one(Prompt)
         prompt.border_title, prompt.border_subtitle = "begin a text", "enter send · ctrl+j new line"
         prompt.focus()
-        self.set_interval(1 / 12, self.flush)
+        self.set_interval(1 / 10, self.flush)
 
     @property
     def turns(self):
