@@ -529,7 +529,8 @@ def test_runs_are_sorted_filtered_overlaid_renamed_copied_and_deleted(root, fake
         await pilot.press("slash", *"word", "enter")
         assert names(app) == ["b"]
         await pilot.press("w")
-        assert app.clipboard == "python gpt.py train --preset=nano --level=word --max_iters=123"
+        await until(pilot, lambda: app.clipboard ==
+                    "python gpt.py train --preset=nano --level=word --max_iters=123")
         await pilot.press("escape")
         assert len(names(app)) == 3
         await pilot.press("home", "space", "space")

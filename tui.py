@@ -9,7 +9,7 @@ A run's folder is all it reads and writes. Training is `gpt.py train`, a process
 this one; talking is `gpt.py chat --jsonl`. Neither torch nor gpt.py is imported: so it starts at once,
 watches runs where there is only textual, and a crash over there is a message here.
 """
-import argparse, asyncio, bisect, contextlib, json, math, os, re, shlex, shutil, subprocess, sys
+import argparse, asyncio, bisect, contextlib, gc, json, math, os, re, shlex, shutil, subprocess, sys
 import threading, time
 from collections import namedtuple
 from functools import partial
@@ -41,6 +41,7 @@ except ImportError:                                           # Windows
     fcntl = None
 
 HERE = Path(__file__).resolve().parent
+join = subprocess.list2cmdline if os.name == "nt" else shlex.join  # words -> a command as a shell reads it
 SMALLEST = 60, 16                                             # columns and rows to work in
 
 # ---- text and numbers --------------------------------------------------------------------------------------
@@ -530,7 +531,7 @@ class Chart(Widget, can_focus=True):
             if 0 <= y < 4 * h and 0 <= x < 2 * w:
                 marks[y // 4 * w + x // 2] = mark, style
 
-        for number_of, (curve, points) in enumerate(zip(self.curves, seen)):
+        for index, (curve, points) in enumerate(zip(self.curves, seen)):
             style, before = styles[curve.style], None
             if curve.look != "marks" and points:
                 inside = bisect.bisect_left(curve.points, (x0,))
@@ -551,7 +552,7 @@ class Chart(Widget, can_focus=True):
                     before = x, y
             if curve.look == "line" and points and curve.style.isdigit():  # tells curves apart without colour
                 x, y = points[-1][:2]
-                place(min(to_x(x), 2 * w - 1), to_y(y), "abcdef"[number_of % 6], style)
+                place(min(to_x(x), 2 * w - 1), to_y(y), "abcdef"[index % 6], style)
         if self.best and x0 <= self.best[0] <= x1:
             place(to_x(self.best[0]), to_y(self.best[1]), "★", styles["best"])
 
@@ -1159,7 +1160,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
             self.app.watch_run(runs[at % len(runs)])
 
     def action_copy(self):
-        self.app.copy(self.app.command_of(self.app.chosen))
+        self.app.copy_command(self.app.chosen)
 
 # ---- Runs: all of them -------------------------------------------------------------------------------------
 
@@ -1338,7 +1339,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         self.app.talk_to(self.current(), "best.pt")
 
     def action_copy(self):
-        self.app.copy(self.app.command_of(self.current()))
+        self.app.copy_command(self.current())
 
     @work
     async def action_delete(self):
@@ -1729,7 +1730,7 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         return words
 
     def command(self):
-        return shlex.join(["python", "gpt.py", "train", *self.flags()])
+        return join(["python", "gpt.py", "train", *self.flags()])
 
     def check(self):
         "Marks, the line of what is wrong, the command and the estimate."
@@ -2419,8 +2420,10 @@ class Tui(App):
         wanted = theme or self.settings.get("theme") or ("textual-dark" if dark else "textual-light")
         self.theme = wanted if wanted in self.available_themes else "textual-dark"
         self.wake = self.wanted = None                        # the checkpoint that Chat shall open
-        if run:
-            self.chosen = self.runs[Path(run)] = Run(run)
+        if run:                                               # by the name under which scan() finds it
+            run, root = Path(run), self.root.resolve()
+            run = self.root / run.resolve().name if run.resolve().parent == root else run
+            self.chosen = self.runs[run] = Run(run)
 
     def get_system_commands(self, screen):
         yield from super().get_system_commands(screen)
@@ -2540,15 +2543,21 @@ class Tui(App):
             names.setdefault(str(folder.parent), "prepared")
         return names
 
+    @work
+    async def copy_command(self, run):
+        if not self.catalog:                                  # Train, which asks for it, was not open yet
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                self.catalog = Catalog(json.loads((await self.ask_gpt("presets", "--json"))[1]))
+        self.copy(self.command_of(run))
+
     def command_of(self, run):
         "The command that makes such a run: what its preset does not say is a flag."
-        config = {**run.part("train"), **run.part("model")}
-        known = self.catalog.recipe(config.get("preset"), config.get("level")) if self.catalog else {}
-        skip = {"preset", "level", "resume", "presets", "out_dir", "vocab_size"}
-        flags = [f"--{k}={v}" for k, v in config.items() if k not in skip and k in known
-                 and str(v) != str(known[k])]
-        return shlex.join(["python", "gpt.py", "train", f"--preset={config.get('preset', 'nano')}",
-                           f"--level={config.get('level', 'char')}", *flags])
+        config = {**run.part("model"), "vocab_size": 0, **run.part("train")}
+        preset, level = config.get("preset", "nano"), config.get("level", "char")
+        known = self.catalog.recipe(preset, level) if self.catalog else {}
+        flags = [f"--{k}={written(v)}" for k, v in config.items() if k in known and str(v) != str(known[k])
+                 and k not in ("preset", "level", "resume", "presets", "out_dir")]
+        return clean(join(["python", "gpt.py", "train", f"--preset={preset}", f"--level={level}", *flags]))
 
     def copy(self, text):
         "To the terminal's clipboard (works over ssh), and to the system's where there is a tool for it."
@@ -2630,6 +2639,8 @@ def main():
     asked = parser.parse_args()
     if asked.run and not Path(asked.run).is_dir():
         raise SystemExit(f"error: {asked.run} is no folder of a run")
+    gc.freeze()                                               # what is loaded stays: looking for garbage
+    gc.set_threshold(20_000)                                  # among it, and often, makes keys wait for 50 ms
     app = Tui(Path(asked.runs), asked.run, theme=asked.theme)
     asyncio.run(picture(app, asked.screenshots)) if asked.screenshots else app.run()
 
