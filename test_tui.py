@@ -433,6 +433,9 @@ def test_what_goes_wrong_in_a_training_is_said(root, fake, data, headline, words
         await pilot.press("ctrl+s")
         await until(pilot, lambda: shows(pilot, headline, "crashed"))
         await until(pilot, lambda: words in " ".join(screen(pilot.app).split()))
+        await pilot.press("l")
+        await until(pilot, lambda: shows(pilot, "─ log ─", "args") and not shows(pilot, "training ended"))
+        await pilot.press("l")
         if data == "oom":
             (pilot.app.chosen.folder / "latest.pt").write_bytes(b"")
             await pilot.press("r")

@@ -999,9 +999,9 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         told += reversed(run.warnings[-2:])
         put(warning, "\n".join("▲ " + text for text in told))
         warning.display = bool(told)
-        problem = run.trouble()
-        trouble.display = bool(problem)
-        self.query_one("#samples").display = self.query_one("#talk").display = not problem
+        problem, logging = run.trouble(), self.query_one("#watch").has_class("-log")
+        trouble.display = bool(problem) and not logging
+        self.query_one("#talk").display = not trouble.display
         if problem:
             headline, why, remedy, flags = problem
             trouble.border_title = f"training ended: {headline}"
@@ -1060,8 +1060,8 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         if best and best.bits is not None:
             line("bits/byte", fixed(best.bits), [e.bits for e in run.evals])
         if last and last.val is not None and last.train is not None:
-            line("val - train", f"{last.val - last.train:+.3f}", [e.val - e.train for e in run.evals
-                                                                   if None not in (e.val, e.train)])
+            gaps = [e.val - e.train for e in run.evals if None not in (e.val, e.train)]
+            line("gap", f"{gaps[-1]:+.3f}", gaps)
         title("speed")
         line("tokens/s", short(run.speed), [r.speed for r in run.rows])
         if row and row.mfu is not None:
@@ -1146,6 +1146,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
 
     def action_log_pane(self):
         self.query_one("#watch").toggle_class("-log")
+        self.show()
 
     def action_smooth(self):
         order = list(SMOOTHING)
