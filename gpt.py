@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["torch>=2.4", "numpy", "tiktoken>=0.7", "rich>=13", "textual>=1"]
+# dependencies = ["torch>=2.4", "numpy", "tiktoken>=0.7", "rich>=13", "textual>=8"]
 # ///
 """gpt.py: train a GPT-2 from scratch and talk to it, in one file that you can read in one sitting.
 
@@ -17,7 +17,7 @@ gpt.load().sample("Holmes said"). Pasted into a notebook cell, this file defines
 
 It reads in the order in which text flows: text -> tokenizer -> tokens -> batch -> model -> loss -> optimizer
 -> checkpoint -> sampling -> text, then the loop that turns the wheel, and last the commands. A promise to its
-reader: at most 1,400 lines up to the commands, 1,660 in all, of at most 110 columns, and nothing in them that
+reader: at most 1,450 lines up to the commands, 1,700 in all, of at most 110 columns, and nothing in them that
 you could not explain after reading it once.
 """
 import argparse, base64, codecs, contextlib, copy, ctypes, dataclasses, difflib, functools, itertools, json
@@ -198,6 +198,7 @@ def recipe(presets, name, level=None):
     values = {k: v for k, v in presets[name].items() if k not in ("about", "for", *LEVELS)}
     level = level or values.get("level", KNOBS["level"].default)
     values |= {**presets[name].get(level, {}), "level": level, "preset": name}
+    values.pop("expect", None)                                # what it comes to, told by the TUI
     check_known(values, KNOBS, f"preset {name} has a field")
     return values
 
@@ -244,17 +245,19 @@ def machine():
     return devices + [{"device": "cpu", "name": f"CPU, {os.cpu_count()} cores", "memory": memory}]
 
 def presets_command(asked):
-    "The recipes as a table for people, or as JSON for programs."
+    "The recipes as a table for people, or as JSON for programs: all of them, or one with changes."
     o, here, found, rows = fill(Options, asked), machine(), {}, []
     presets = load_presets(o.presets)
-    for name, level in itertools.product(presets, LEVELS):
-        m, t = (fill(c, recipe(presets, name, level)) for c in (ModelConfig, TrainConfig))
+    every = {"preset": presets, "level": LEVELS}
+    for name, level in itertools.product(*([asked[k]] if k in asked else every[k] for k in every)):
+        m, t = (fill(c, {**recipe(presets, name, level), **asked}) for c in (ModelConfig, TrainConfig))
         m.vocab_size = t.vocab_size or TYPICAL_VOCABULARY[level]
         cost = {"parameters": count_parameters(m), "memory": training_memory(m, t, here[0]["device"])}
         cost["fits"] = cost["memory"] < 0.9 * (here[0]["memory"] or math.inf)
         about = {"about": "", "for": "", **presets[name], "level": recipe(presets, name)["level"]}
-        found.setdefault(name, about)[level] = {**vars(t), **vars(m), **cost}
-        if level == about["level"]:
+        expected = {"expect": presets[name].get(level, {}).get("expect", "")}
+        found.setdefault(name, about)[level] = {**vars(m), **vars(t), **cost, **expected}
+        if level == asked.get("level", about["level"]):
             shape, fits = f"{m.n_layer}/{m.n_head}/{m.n_embd}", "yes" if cost["fits"] else "no"
             rows.append([name, shape, m.block_size, level, short(cost["parameters"]),
                          short(cost["memory"]) + "B", fits, about["about"]])
@@ -291,8 +294,10 @@ COMMANDS = {                                                  # what it does, it
     "eval": ("how well a model does on a text", (), "RUN data split stride rows json device threads"),
     "plot": ("draw the losses of runs", (), "RUN out"),
     "runs": ("what was trained here", (), "sort json"),
-    "presets": ("the recipes, their size, and whether they fit this machine", (), "json presets"),
+    "presets": ("the recipes: size, memory, does it fit", (ModelConfig, TrainConfig), "json"),
     "bench": ("tokens/s, use of the device and memory", (), "preset presets device")}
+
+SWITCHES = "--json", "--jsonl", "--rows", "--show_probs", "--compile"
 
 class Parser(argparse.ArgumentParser):
     def error(self, message):
@@ -320,6 +325,8 @@ def command_line(words):
                                    metavar="|".join(get_args(f.type)) or f.type.__name__.upper(),
                                    default=argparse.SUPPRESS)
     flags = [re.sub("^--[^=]+", lambda flag: "--" + flag[0][2:].replace("-", "_"), w) for w in words[1:]]
+    if "RUN" in options:                                      # --jsonl RUN: that is not its value
+        flags = [flag + "=true" * (flag in SWITCHES) for flag in flags]
     asked, unknown = parser.parse_known_args(flags)
     check_known([word.split("=")[0] for word in unknown], parser._option_string_actions)
     return words[0], vars(asked)
@@ -482,9 +489,8 @@ def prepare(config, named):
     if ready:
         return str(folder)
     expect(not named, f"--data {config.data} {trouble}; --data builtin always works", Failure)
-    bright = ("\033[1;33m", "\033[0m") if sys.stdout.isatty() else ("", "")
     note = f"note: {config.data} {trouble}: training on --data builtin, Python's manual"
-    print(note.join(bright), flush=True)
+    print(f"\033[1;33m{note}\033[0m" if sys.stdout.isatty() else note, flush=True)
     return "builtin"
 
 def open_corpus(source, config, block_size):
@@ -899,8 +905,8 @@ def load(run="", device="auto", dtype="float32", threads=0, compile=False):
         lm = LM(model.to(pick_device(device)).eval(), load_tokenizer(checkpoint["tokenizer"]))
     lm.path, lm.train_config, lm.precision = path, checkpoint["train_config"], "float32, as saved"
     if dtype != "float32":
-        asked = SimpleNamespace(dtype=dtype, threads=threads)
-        best, threads, why = choose_precision(asked, lm.device, functools.partial(token_time, model))
+        asked, measure = SimpleNamespace(dtype=dtype, threads=threads), functools.partial(token_time, model)
+        best, threads, why = choose_precision(asked, lm.device, measure)
         torch.set_num_threads(threads)
         lm.model, lm.precision = laid_out(model, best), f"{str(best)[6:]} on {threads} threads; {why}"
     lm.model = torch.compile(lm.model, dynamic=True) if compile else lm.model

@@ -1527,3 +1527,15 @@ def test_ci_types_what_the_readme_says():
     ci = (HERE / ".ci" / "run").read_text()
     assert len(re.findall(r"^pip install .* pytest.* && python -m pytest", README, re.M)) == 1
     assert "grep -m 1 '^pip install .* pytest' README.md" in ci and "torch==" in ci
+
+
+def test_presets_with_changes_for_a_program():
+    told = json.loads(shell("presets", "--json", "--preset", "nano", "--level", "char", "--n_layer", 8, "--n_embd=96").stdout)
+    assert list(told["presets"]) == ["nano"] and told["presets"]["nano"]["char"]["n_layer"] == 8
+    shape = gpt.ModelConfig(n_layer=8, n_embd=96, vocab_size=gpt.TYPICAL_VOCABULARY["char"])
+    assert told["presets"]["nano"]["char"]["parameters"] == gpt.count_parameters(shape)
+
+
+def test_a_bare_switch_does_not_swallow_the_next_word():
+    assert gpt.command_line(["chat", "--jsonl", "runs/a"])[1] == {"jsonl": "true", "run": ["runs/a"]}
+    assert gpt.command_line(["train", "--colab-drive", "--bias", "false"])[1] == {"colab_drive": "true", "bias": "false"}
