@@ -13,20 +13,21 @@ import argparse, asyncio, bisect, contextlib, gc, json, math, os, re, shlex, shu
 import threading, time
 from collections import namedtuple
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 try:
-    from rich.segment import Segment
+    from rich.segment import Segment, Segments
     from rich.text import Text
     from textual import on, work
     from textual.app import App, SystemCommand
     from textual.binding import Binding
     from textual.containers import Horizontal, Vertical, VerticalScroll
     from textual.content import Content
+    from textual.events import MouseScrollDown, MouseScrollUp
     from textual.message import Message
     from textual.reactive import reactive
     from textual.screen import ModalScreen, Screen
-    from textual.strip import Strip
     from textual.style import Style
     from textual.widget import Widget
     from textual.widgets import (Button, DataTable, DirectoryTree, Footer, Input, Label, OptionList, Static,
@@ -42,6 +43,7 @@ except ImportError:                                           # Windows
 
 HERE = Path(__file__).resolve().parent
 join = subprocess.list2cmdline if os.name == "nt" else shlex.join  # words -> a command as a shell reads it
+hidden = partial(Binding, show=False)                        # a key that the footer leaves out
 SMALLEST = 60, 16                                             # columns and rows to work in
 
 # ---- text and numbers --------------------------------------------------------------------------------------
@@ -93,6 +95,10 @@ def spark(values, width):
     low, high = min(picked), max(picked)
     height = 7.99 / (high - low) if high > low else 0
     return "".join("▁▂▃▄▅▆▇█"[int((v - low) * height) if height else 3] for v in picked)
+
+def bits(*parts):
+    "Strings and (string, style) pairs, with None left out -> what a Static shows, never read as markup."
+    return Content.assemble(*(p for p in parts if p))
 
 # ---- a run's folder, read while it grows -------------------------------------------------------------------
 
@@ -392,35 +398,42 @@ def ticks(low, high, most, log):
         return found, short
     return found, lambda v: f"{v:,.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
 
+def axis(low, high, most, log):
+    "Where the ticks of an axis are, and what is written there; a logarithmic one is in powers of ten."
+    found, form = ticks(*(10 ** v if log else v for v in (low, high)), most, log)
+    return [(math.log10(v) if log else v, form(v)) for v in found]
+
 class Chart(Widget, can_focus=True):
     """Curves in braille: 2 x 4 dots a cell. A cell has one colour, so the later curve takes the whole cell.
     Zoom and place stay when new points come; a view that reaches the end follows it."""
     STYLES = "label", "grid", "raw", "train", "val", "best", *"012345"
     COMPONENT_CLASSES = {f"chart--{name}" for name in STYLES}
     LEFT = 6                                                  # columns for the numbers at the axis
-    BINDINGS = [Binding("plus,equals_sign", "zoom(0.5)", "Zoom in", show=False),
-                Binding("minus", "zoom(2)", "Zoom out", show=False), Binding("0", "reset", "All", show=False),
-                Binding("left", "pan(-0.2)", "Move left", show=False),
-                Binding("right", "pan(0.2)", "Move right", show=False),
-                Binding("comma", "read(-1)", "Read left", show=False),
-                Binding("full_stop", "read(1)", "Read right", show=False)]
-    log_x, log_y, cursor = reactive(False), reactive(False), reactive(None)
+    BINDINGS = [hidden("plus,equals_sign", "zoom(0.5)", "Zoom in"), hidden("minus", "zoom(2)", "Zoom out"),
+                hidden("0", "reset", "All"), hidden("left", "pan(-0.2)", "Move left"),
+                hidden("right", "pan(0.2)", "Move right"), hidden("comma", "read(-1)", "Read left"),
+                hidden("full_stop", "read(1)", "Read right")]
+    log_x, log_y, cursor, view = reactive(False), reactive(False), reactive(None), reactive(None)
 
     def __init__(self, empty="", **more):
         super().__init__(**more)
-        self.curves, self.best, self.view, self.strips, self.empty = [], None, None, None, empty
+        self.curves, self.best, self.empty = [], None, empty
 
     def plot(self, curves, best=None):
-        self.curves, self.best, self.strips = [c for c in curves if c.points], best, None
+        self.curves, self.best = [c for c in curves if c.points], best
         self.refresh()
 
-    def range(self):
-        "The first and last x of all curves; on a log scale, of what is above zero."
-        ends = [(c.points[0][0], c.points[-1][0]) for c in self.curves]
-        low, high = min((a for a, _ in ends), default=0), max((b for _, b in ends), default=1)
+    def scaled(self, points):
+        "Points as the axes have them; the view is on these scales, too."
         if self.log_x:
-            low = max(low, min((p[0] for c in self.curves for p in c.points[:2] if p[0] > 0), default=1))
-        return (low, high) if high > low else (low, low + 1)
+            points = [(math.log10(p[0]), *p[1:]) for p in points if p[0] > 0]
+        if self.log_y:
+            points = [(p[0], *(math.log10(max(y, 1e-9)) for y in p[1:])) for p in points]
+        return points
+
+    def range(self):
+        ends = [x for c in self.curves for x, *_ in self.scaled([*c.points[:2], c.points[-1]])] or [0, 1]
+        return min(ends), max(ends) if max(ends) > min(ends) else min(ends) + 1
 
     def span(self):
         low, high = self.range()
@@ -428,48 +441,29 @@ class Chart(Widget, can_focus=True):
         return max(a, low), high if b is None else b
 
     def look(self, a, b):
-        "Show from a to b, both on the axis' scale."
-        low, high = (math.log10(v) if self.log_x else v for v in self.range())
-        width = max(b - a, (high - low) / 2000)
-        a = min(max(a, low), high - min(width, high - low))
-        whole, end = width >= high - low, a + width >= high - 1e-9
-        back = (lambda v: 10 ** v) if self.log_x else (lambda v: v)
-        self.view = None if whole else (back(a), None if end else back(a + width))
-        self.strips = None
-        self.refresh()
+        low, high = self.range()
+        width = min(max(b - a, (high - low) / 2000), high - low)
+        a = min(max(a, low), high - width)
+        whole, end = width == high - low, a + width >= high - 1e-9
+        self.view = None if whole else (a, None if end else a + width)
 
     def action_zoom(self, factor, at=None):
-        a, b = (math.log10(v) if self.log_x else v for v in self.span())
-        at = b if at is None and self.view is None else (a + b) / 2 if at is None else a + at * (b - a)
+        a, b = self.span()
+        at = b if at is None and not self.view else a + (0.5 if at is None else at) * (b - a)
         self.look(at - (at - a) * factor, at + (b - at) * factor)
 
     def action_pan(self, share):
-        a, b = (math.log10(v) if self.log_x else v for v in self.span())
+        a, b = self.span()
         self.look(a + share * (b - a), b + share * (b - a))
 
     def action_reset(self):
-        self.view, self.cursor, self.strips = None, None, None
-        self.refresh()
+        self.view = self.cursor = None
+
+    watch_log_x = action_reset
 
     def action_read(self, step):
-        width = self.size.width - self.LEFT
-        self.cursor = max(0, min(width - 1, step + (width - 1 if self.cursor is None else self.cursor)))
-
-    def watch_log_x(self):
-        self.action_reset()
-
-    def watch_log_y(self):
-        self.strips = None
-
-    def watch_cursor(self):
-        self.strips = None
-
-    def notify_style_update(self):
-        super().notify_style_update()
-        self.strips = None
-
-    def on_resize(self):
-        self.strips = None
+        last = self.size.width - self.LEFT - 1
+        self.cursor = max(0, min(last, step + (last if self.cursor is None else self.cursor)))
 
     def on_leave(self):
         self.cursor = None
@@ -479,134 +473,103 @@ class Chart(Widget, can_focus=True):
             return self.action_pan(-event.delta_x / max(1, self.size.width - self.LEFT))
         self.cursor = event.x - self.LEFT if event.x >= self.LEFT else None
 
-    def wheel(self, event, factor):
+    @on(MouseScrollUp)
+    @on(MouseScrollDown)
+    def wheel(self, event):
         event.stop()
-        self.action_zoom(factor, (event.x - self.LEFT) / max(1, self.size.width - self.LEFT))
+        at = (event.x - self.LEFT) / max(1, self.size.width - self.LEFT)
+        self.action_zoom(0.8 if isinstance(event, MouseScrollUp) else 1.25, at)
 
-    def on_mouse_scroll_up(self, event):
-        self.wheel(event, 0.8)
-
-    def on_mouse_scroll_down(self, event):
-        self.wheel(event, 1.25)
-
-    def render_line(self, y):
-        if self.strips is None:
-            self.strips = self.draw()
-        return self.strips[y] if y < len(self.strips) else Strip.blank(self.size.width, self.rich_style)
-
-    def draw(self):
+    def render(self):
         styles = {name: self.get_component_rich_style(f"chart--{name}") for name in self.STYLES}
         w, h = self.size.width - self.LEFT, self.size.height - 1
-        if w < 8 or h < 3:
-            return []
-        if not self.curves:
-            return [Strip([Segment(line.center(self.size.width), styles["label"])]) for line in
-                    [""] * (h // 2) + [self.empty]]
+        if w < 8 or h < 3 or not self.curves:
+            return bits("\n" * (h // 2), ("" if self.curves else self.empty, "$text-muted"))
         x0, x1 = self.span()
-        fx = (lambda v: math.log10(v)) if self.log_x else (lambda v: v)
-        a, b = fx(x0), fx(x1)
-        seen = [[p for p in c.points if x0 <= p[0] <= x1] for c in self.curves]
+        curves = [c._replace(points=self.scaled(c.points)) for c in self.curves]
+        seen = [[p for p in c.points if x0 <= p[0] <= x1] for c in curves]
         # The first steps are far above all that follows: they may leave through the top.
         calm = x0 + (0.02 * (x1 - x0) if not (self.log_x or self.view) else 0)
-        ys = sorted(y for c, points in zip(self.curves, seen) for p in points if p[0] >= calm for y in p[1:2])
-        ys = ys or [y for points in seen for p in points for y in p[1:2]] or [0, 1]
+        ys = sorted(p[1] for points in seen for p in points if p[0] >= calm)
+        ys = ys or sorted(p[1] for points in seen for p in points) or [0, 1]
         low, high = ys[0], ys[min(len(ys) - 1, int(len(ys) * 0.99))]
-        log = self.log_y and low > 0
-        fy = (lambda v: math.log10(max(v, 1e-9))) if log else (lambda v: v)
-        low, high = fy(low), fy(high)
         margin = 0.05 * (high - low) or 0.05 * abs(high) or 1
         low, high = low - margin, high + margin
-        to_x = lambda v: int((fx(v) - a) / (b - a) * (2 * w - 1) + 0.5)
-        to_y = lambda v: max(-9, min(4 * h + 9, int((high - fy(v)) / (high - low) * (4 * h - 1) + 0.5)))
-        bits, owner, marks = [0] * (w * h), [None] * (w * h), {}
+        to_x = lambda v: int((v - x0) / (x1 - x0) * (2 * w - 1) + 0.5)
+        to_y = lambda v: max(-9, min(4 * h + 9, int((high - v) / (high - low) * (4 * h - 1) + 0.5)))
+        dots, owner, marks = [0] * (w * h), [None] * (w * h), {}
 
         def dot(x, y, style):
             if 0 <= y < 4 * h and 0 <= x < 2 * w:
                 i = y // 4 * w + x // 2
                 if owner[i] is not style:
-                    owner[i], bits[i] = style, 0
-                bits[i] |= DOTS[y % 4][x % 2]
+                    owner[i], dots[i] = style, 0
+                dots[i] |= DOTS[y % 4][x % 2]
 
-        def place(x, y, mark, style):
+        def place(point, mark, style):
+            x, y = to_x(point[0]), to_y(point[1])
             if 0 <= y < 4 * h and 0 <= x < 2 * w:
                 marks[y // 4 * w + x // 2] = mark, style
 
-        for index, (curve, points) in enumerate(zip(self.curves, seen)):
+        for index, (curve, points) in enumerate(zip(curves, seen)):
             style, before = styles[curve.style], None
-            if curve.look != "marks" and points:
-                inside = bisect.bisect_left(curve.points, (x0,))
-                points = curve.points[max(0, inside - 1):inside + len(points) + 1]  # and one on each side
-                points = [p for p in points if not self.log_x or p[0] > 0]
-            for p in points if curve.look == "marks" else thinned(points, to_x):
+            if curve.look == "marks":
+                for point in points:
+                    place(point, "●", style)
+                continue
+            inside = bisect.bisect_left(curve.points, (x0,))
+            wider = curve.points[max(0, inside - 1):inside + len(points) + 1]  # one more on each side
+            for p in thinned(wider, to_x):
                 x, y = to_x(p[0]), to_y(p[1])
-                if curve.look == "marks":
-                    place(x, y, "●", style)
-                    continue
                 for row in range(to_y(p[3]), to_y(p[2]) + 1) if curve.look == "band" else ():
                     dot(x, row, style)
-                if before != (x, y):
-                    px, py = before or (x, y)
-                    n = max(abs(x - px), abs(y - py), 1)
-                    for i in range(n + 1):
-                        dot(px + (x - px) * i // n, py + (y - py) * i // n, style)
-                    before = x, y
-            if curve.look == "line" and points and curve.style.isdigit():  # tells curves apart without colour
-                x, y = points[-1][:2]
-                place(min(to_x(x), 2 * w - 1), to_y(y), "abcdef"[index % 6], style)
-        if self.best and x0 <= self.best[0] <= x1:
-            place(to_x(self.best[0]), to_y(self.best[1]), "★", styles["best"])
+                px, py = before or (x, y)
+                n = max(abs(x - px), abs(y - py), 1)
+                for i in range(n + 1):
+                    dot(px + (x - px) * i // n, py + (y - py) * i // n, style)
+                before = x, y
+            if points and curve.style.isdigit():              # tells curves apart without colour
+                place(points[-1], "abcdef"[index % 6], style)
+        for point in self.scaled([self.best] if self.best else []):
+            place(point, "★", styles["best"])
 
-        back = (lambda v: 10 ** v) if log else (lambda v: v)
-        found, form = ticks(back(low), back(high), max(2, h // (2 if h < 16 else 3)), log)
-        texts = [form(v) if len(form(v)) < self.LEFT else f"{v:.0e}" for v in found]
-        rows = {to_y(v) // 4: text for v, text in zip(reversed(found), reversed(texts))}
-        column = self.cursor if self.cursor is not None and 0 <= self.cursor < w else None
+        rows = {to_y(v) // 4: text if len(text) < self.LEFT else f"{10 ** v if self.log_y else v:.0e}"
+                for v, text in reversed(axis(low, high, max(2, h // (2 if h < 16 else 3)), self.log_y))}
         lines = []
         for row in range(h):
             cells = [(f"{rows.get(row, ''):>{self.LEFT - 1}} ", styles["label"])]
             for i in range(row * w, row * w + w):
                 if i in marks:
                     cells.append(marks[i])
-                elif bits[i]:
-                    cells.append((chr(0x2800 + bits[i]) if BRAILLE else "•", owner[i]))
-                elif i - row * w == column:
+                elif dots[i]:
+                    cells.append((chr(0x2800 + dots[i]) if BRAILLE else "•", owner[i]))
+                elif i - row * w == self.cursor:
                     cells.append(("│", styles["label"]))
                 else:
                     cells.append(("┈" if row in rows else " ", styles["grid"]))
             lines.append(cells)
-        legend = self.legend(styles, None if column is None else x0 if w < 2 else
-                             (lambda v: 10 ** v if self.log_x else v)(a + (b - a) * column / (w - 1)))
+        legend = self.legend(styles, None if self.cursor is None else x0 + (x1 - x0) * self.cursor / (w - 1))
         length = sum(len(text) for text, _ in legend)
         if length < w:
             lines[0][1 + w - length:] = legend
-        found, form = ticks(x0, x1, max(2, w // 12), self.log_x)
-        axis, used = [" "] * (self.LEFT + w), -1
-        for v in found:
-            text = form(v)
+        below, used = [" "] * (self.LEFT + w), -1
+        for v, text in axis(x0, x1, max(2, w // 12), self.log_x):
             at = max(0, min(self.LEFT + to_x(v) // 2 - len(text) // 2, self.LEFT + w - len(text)))
             if at > used:
-                axis[at:at + len(text)], used = text, at + len(text)
-        lines.append([("".join(axis), styles["label"])])
-        strips = []
-        for cells in lines:
-            segments, text, style = [], "", cells[0][1]
-            for part, its in cells:
-                if its is not style:
-                    segments.append(Segment(text, style))
-                    text, style = "", its
-                text += part
-            strips.append(Strip([*segments, Segment(text, style)]))
-        return strips
+                below[at:at + len(text)], used = text, at + len(text)
+        lines.append([("".join(below), styles["label"])])
+        return Segments([part for line in lines for part in (
+            *(Segment("".join(text for text, _ in cells), style)
+              for style, cells in groupby(line, key=lambda cell: cell[1])), Segment.line())])
 
     def legend(self, styles, x):
         "What the curves are; under the cursor, their values there."
-        parts = [(f"  at {x:,.0f} ", styles["label"])] if x is not None else []
+        parts = []
+        if x is not None:
+            x = 10 ** x if self.log_x else x
+            parts.append((f"  at {x:,.0f} ", styles["label"]))
         for i, c in enumerate(c for c in self.curves if c.look != "band"):
-            value = ""
-            if x is not None:
-                at = bisect.bisect_left(c.points, (x,))
-                near = min(c.points[max(0, at - 1):at + 1], key=lambda p: abs(p[0] - x))
-                value = f" {near[1]:.3f}"
+            value = "" if x is None else f" {min(c.points, key=lambda p: abs(p[0] - x))[1]:.3f}"
             sign = "●" if c.look == "marks" else "abcdef"[i % 6] if c.style.isdigit() else "━"
             parts.append((f"  {sign} {c.name}{value}", styles[c.style]))
         best = [("  ★ best", styles["best"])] if self.best and x is None else []
@@ -624,7 +587,7 @@ Screen { background: $background; }
 #news { width: auto; max-width: 60%; text-align: right; padding-right: 1; text-wrap: nowrap; }
 #body { height: 1fr; }
 Footer { background: $panel; }
-Chart { height: 1fr; min-height: 5; padding: 0 1 0 0; }
+Chart { height: 1fr; min-height: 5; padding: 0 1 0 0; text-align: center; }
 Chart:focus { background-tint: $foreground 2%; }
 Chart > .chart--label { color: $text-muted; }
 Chart > .chart--grid { color: $foreground 12%; }
@@ -715,10 +678,6 @@ DataTable > .datatable--cursor { background: $primary 30%; color: $foreground; t
 #overlay { border-top: solid $foreground 15%; }
 #none { display: none; padding: 1 3; height: 1fr; }
 """
-
-def bits(*parts):
-    "Strings and (string, style) pairs, with None left out -> what a Static shows, never read as markup."
-    return Content.assemble(*(p for p in parts if p))
 
 def follow(pane):
     "Stay at the end of what will grow, unless somebody has scrolled away from there."
