@@ -894,9 +894,9 @@ class LM:
         rows = (itertools.takewhile(lambda i: i != self.tokenizer.end_id, row) for row in rows)
         return ["".join(until(self.after(ids, row), o.stop)) for row in rows]
 
-def load(run="", device="auto", dtype="float32", threads=0, compile=False):
+def load(run="", device="auto", dtype="float32", threads=0, compile=False, rows=1):
     """A run's folder, a checkpoint, or nothing for the newest run -> an LM. With dtype="auto" it computes in
-    the precision that samples fastest here, and tells why in .precision."""
+    the precision that samples so many rows fastest here, and tells why in .precision."""
     path = find_checkpoint(run)
     checkpoint = load_checkpoint(path)
     with blame(f"{path} is no checkpoint of gpt.py", KeyError, TypeError, RuntimeError):
@@ -905,7 +905,7 @@ def load(run="", device="auto", dtype="float32", threads=0, compile=False):
         lm = LM(model.to(pick_device(device)).eval(), load_tokenizer(checkpoint["tokenizer"]))
     lm.path, lm.train_config, lm.precision = path, checkpoint["train_config"], "float32, as saved"
     if dtype != "float32":
-        asked, measure = SimpleNamespace(dtype=dtype, threads=threads), functools.partial(token_time, model)
+        asked, measure = SimpleNamespace(dtype=dtype, threads=threads), functools.partial(token_time, model, rows)
         best, threads, why = choose_precision(asked, lm.device, measure)
         torch.set_num_threads(threads)
         lm.model, lm.precision = laid_out(model, best), f"{str(best)[6:]} on {threads} threads; {why}"
@@ -980,11 +980,11 @@ def block_time(model, rows, dtype, threads):
     return median_ms(work, 200)
 
 @torch.inference_mode()
-def token_time(model, dtype, threads):
-    "Milliseconds for a new token."
+def token_time(model, rows, dtype, threads):
+    "Milliseconds for a new token in each of so many rows."
     torch.set_num_threads(threads)
     model = laid_out(model, dtype)
-    cache, ids = Cache(model, [1]), torch.zeros(1, 1, dtype=torch.long)
+    cache, ids = Cache(model, [1] * rows), torch.zeros(rows, 1, dtype=torch.long)
     def work():
         cache.length = 0
         model(ids, cache)
@@ -1416,10 +1416,10 @@ def open_lm(asked):
     "-> the model that is asked for, the options, and those of them that decide how it samples."
     o, run = fill(Options, asked), asked.get("run", [])
     options = {name: asked[name] for name in knobs(SampleConfig) if name in asked}
-    fill(SampleConfig, options)                               # tells what is wrong before anything is loaded
+    rows = fill(SampleConfig, options).num_samples  # wrong options are told before anything is loaded
     expect(len(run) < 2, "one RUN, please: a run's folder or a checkpoint")
     how = {name: vars(o)[name] for name in ("device", "dtype", "threads", "compile")}
-    return load(*run, **how), o, options
+    return load(*run, **how, rows=rows), o, options
 
 def warn_of(lm, prompt):
     "What the model can't take from this prompt is said, on stderr."
