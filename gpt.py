@@ -905,8 +905,8 @@ def load(run="", device="auto", dtype="float32", threads=0, compile=False, rows=
         lm = LM(model.to(pick_device(device)).eval(), load_tokenizer(checkpoint["tokenizer"]))
     lm.path, lm.train_config, lm.precision = path, checkpoint["train_config"], "float32, as saved"
     if dtype != "float32":
-        asked, measure = SimpleNamespace(dtype=dtype, threads=threads), functools.partial(token_time, model, rows)
-        best, threads, why = choose_precision(asked, lm.device, measure)
+        asked = SimpleNamespace(dtype=dtype, threads=threads)
+        best, threads, why = choose_precision(asked, lm.device, functools.partial(token_time, model, rows))
         torch.set_num_threads(threads)
         lm.model, lm.precision = laid_out(model, best), f"{str(best)[6:]} on {threads} threads; {why}"
     lm.model = torch.compile(lm.model, dynamic=True) if compile else lm.model
