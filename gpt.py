@@ -805,7 +805,7 @@ def pick(logits, seen, o, generator):
 def generate(lm, prompts, o):
     """Lists of ids -> for each new token (B,) ids, the logits they come from, and how full the context is.
     Close the generator to stop. Who fills the context has its second half read anew: a cost that, shared
-    among the tokens in between, stays small and the same. Until then nothing here waits for a GPU."""
+    among the tokens in between, stays small and the same. Many rows seldom wait for a GPU."""
     T, device, W = lm.config.block_size, lm.device, o.repetition_window
     generator = torch.Generator(device).manual_seed(o.seed)
     rows, new, cache, end, over = [row[-T:] for row in prompts], [], None, lm.tokenizer.end_id, 0
@@ -822,7 +822,8 @@ def generate(lm, prompts, o):
         if lm.tokenizer.unknown_id is not None:
             logits[:, lm.tokenizer.unknown_id] = -math.inf    # it stands for no text
         new.append(pick(logits, seen, o, generator))
-        if end is not None and (over := over | (new[-1] == end)).all():
+        over = over | (new[-1] == end)
+        if end is not None and (len(rows) == 1 or len(new) % 16 == 0) and over.all():
             return                                            # each row has come to the end of its text
         yield new[-1], logits, cache.length
         ids = new[-1][:, None]
@@ -841,7 +842,9 @@ def until(pieces, stops):
             sure, text = sure - len(held[0]), text[len(held[0]):]
             yield held.pop(0)
         if ends:
-            yield text[:sure]
+            cut = Piece(text[:sure])                          # the beginning of a piece
+            vars(cut).update(getattr(held[0], "__dict__", {}))
+            yield cut
             return "stop"
     yield from held
 

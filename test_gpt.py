@@ -1266,6 +1266,15 @@ def test_probabilities_are_those_of_the_model():
         assert piece.alternatives[0][0] == it.tokenizer.characters[int(probs.argmax())]
 
 
+def test_a_stop_inside_a_token_leaves_its_probability():
+    it = lm()
+    text = it.sample("AB", max_new_tokens=8, temperature=0)
+    it.after = lambda ids, new: ("<" + it.tokenizer.characters[i] + ">" for i in new)
+    pieces = [*it.stream("AB", max_new_tokens=8, temperature=0, probs=2, stop=text[3] + ">")]
+    first = text.find(text[3])
+    assert [*pieces] == [f"<{c}>" for c in text[:first]] + ["<"] and all(0 < piece.prob <= 1 for piece in pieces)
+
+
 def test_the_cost_of_a_token_does_not_grow():
     it = lm()
     read, forward = [], it.model.forward
