@@ -327,14 +327,17 @@ def test_train_shows_what_there_is_and_checks_what_is_typed(root, fake):
     async def script(pilot):
         app = pilot.app
         await ready(pilot)
-        assert shows(pilot, "nano", "gpt2-xl", "fits", "--preset nano --level char", "runs/nano-char")
+        await until(pilot, lambda: shows(pilot, "nano", "gpt2-xl", "fits", "--preset nano --level char",
+                                         "runs/nano-char"))
         page, value = app.page, lambda name: app.page.query_one(f"#{name}", Input)
         await pilot.press("down")
-        assert page.preset == "laptop" and value("max_minutes").value == "3"
+        await until(pilot, lambda: page.preset == "laptop" and value("max_minutes").value == "3")
         await pilot.press("up")
+        await until(pilot, lambda: page.preset == "nano")
         page.query_one("#level", Knob).value = "word"
-        await pilot.pause()
-        assert value("max_iters").value == "600" and "--level word" in shown(page, "#command")
+        steps = app.catalog.recipe("nano", "word")["max_iters"]
+        await until(pilot, lambda: value("max_iters").value == str(steps)
+                    and "--level word" in shown(page, "#command"))
         for name, text, wrong in (("batch_size", "x", "a whole number"), ("batch_size", "0",
             "batch_size >= 1"),
                                   ("learning_rate", "-1", "learning_rate > 0"), ("dropout", "1",
@@ -349,8 +352,7 @@ def test_train_shows_what_there_is_and_checks_what_is_typed(root, fake):
             value(name).value = was
             await until(pilot, lambda: not page.query_one("#start", Button).disabled)
         value("max_minutes").value = "5"                      # a limit unsets the others: so all are named
-        await pilot.pause()
-        assert "--max_minutes 5 --max_iters 600" in shown(page, "#command")
+        await until(pilot, lambda: f"--max_minutes 5 --max_iters {steps}" in shown(page, "#command"))
         await pilot.press("ctrl+t")
         await until(pilot, lambda: page.query("#n_layer"))
         value("n_head").value = "5"
@@ -358,7 +360,7 @@ def test_train_shows_what_there_is_and_checks_what_is_typed(root, fake):
         value("n_head").value = "2"
         await until(pilot, lambda: "--n_head 2" in shown(page, "#command"))
         await pilot.press("ctrl+y")
-        assert app.clipboard.startswith("python gpt.py train --preset nano --level word")
+        await until(pilot, lambda: app.clipboard.startswith("python gpt.py train --preset nano --level word"))
         assert set(page.texts()) == set(app.catalog.fields)
     drive(tui.Tui(root, gpt=fake), script)
 
@@ -466,7 +468,7 @@ def test_broken_presets_are_shown_with_the_place(root, tmp_path):
         (tmp_path / "presets.json").write_text(good)
         await pilot.press("r")
         await ready(pilot)
-        assert shows(pilot, "--preset nano")
+        await until(pilot, lambda: shows(pilot, "--preset nano"))
     drive(tui.Tui(root, gpt=tmp_path / "gpt.py"), script)
 
 # ---- Watch -------------------------------------------------------------------------------------------------
@@ -514,37 +516,39 @@ def names(app):
 
 def test_runs_are_sorted_filtered_overlaid_renamed_copied_and_deleted(root, fake):
     make_run(root / "a", 300, age=100)
-    make_run(root / "b", 500, age=50, level="word", max_iters=123, learning_rate=0.004, muon_lr=0.02)
     make_run(root / "c", 100, age=10, end="")
 
     async def script(pilot):
         app = pilot.app
         await ready(pilot)
+        recipe = app.catalog.recipe("nano", "word")
+        rates = {name: recipe[name] for name in ("learning_rate", "muon_lr")}
+        make_run(root / "b", 500, age=50, level="word", max_iters=123, **rates)
         await pilot.press("3")
         await until(pilot, lambda: names(app) == ["c", "b", "a"])
         await pilot.press("s")
-        assert names(app) == ["a", "b", "c"]
+        await until(pilot, lambda: names(app) == ["a", "b", "c"])
         await pilot.press("S")
-        assert names(app) == ["c", "b", "a"]
+        await until(pilot, lambda: names(app) == ["c", "b", "a"])
         app.page.by, app.page.backwards = "best", False
         app.page.show()
         assert names(app) == ["b", "a", "c"]
         await pilot.press("slash", *"word", "enter")
-        assert names(app) == ["b"]
+        await until(pilot, lambda: names(app) == ["b"])
         await pilot.press("w")
         await until(pilot, lambda: app.clipboard ==
                     "python gpt.py train --preset=nano --level=word --max_iters=123")
         await pilot.press("escape")
-        assert len(names(app)) == 3
+        await until(pilot, lambda: len(names(app)) == 3)
         await pilot.press("home", "space", "space")
-        assert [f.name for f in app.page.marked] == ["b", "a"]
-        assert [c.name for c in app.page.query_one(tui.Chart).curves] == ["b", "a"] and shows(pilot, "a b",
-            "b a")
+        await until(pilot, lambda: [f.name for f in app.page.marked] == ["b", "a"])
+        await until(pilot, lambda: [c.name for c in app.page.query_one(tui.Chart).curves] == ["b", "a"]
+                    and shows(pilot, "a b", "b a"))
         await pilot.press("v")
         await pilot.press("d")
         await until(pilot, lambda: shows(pilot, "Delete b, a"))
         await pilot.press("escape")
-        assert len(names(app)) == 3
+        await until(pilot, lambda: len(names(app)) == 3)
         await pilot.press("d")
         await until(pilot, lambda: shows(pilot, "Delete b, a"))
         (root / "a" / "precious.txt").write_text("not ours")
@@ -559,7 +563,7 @@ def test_runs_are_sorted_filtered_overlaid_renamed_copied_and_deleted(root, fake
         await pilot.press("n")
         await until(pilot, lambda: isinstance(app.screen, tui.Enter))
         await pilot.press("slash")
-        assert shows(pilot, "a name without")
+        await until(pilot, lambda: shows(pilot, "a name without"))
         await pilot.press("backspace", "backspace", *"new", "enter")
         await until(pilot, lambda: names(app) == ["new"])
         assert (root / "new" / "metrics.jsonl").exists()
@@ -586,8 +590,9 @@ async def talking(pilot):
     await pilot.press(*"Once", "enter")
     await until(pilot, lambda: shows(pilot, "Once w0"))
 
-async def quiet(pilot):
-    await until(pilot, lambda: not pilot.app.page.busy)
+async def quiet(pilot, count=1):
+    "The model has answered the question of that number."
+    await until(pilot, lambda: pilot.app.page.count == count and not pilot.app.page.busy)
 
 @pytest.mark.parametrize("size", [(80, 24), (140, 40)])
 def test_chat_streams_stops_and_tries_again(root, fake, size):
@@ -601,11 +606,12 @@ def test_chat_streams_stops_and_tries_again(root, fake, size):
         await until(pilot, lambda: shows(pilot, "writing, esc stops"))
         await pilot.press("escape")
         await quiet(pilot)
-        assert shows(pilot, "stop") and len(page.turns[0].tokens) < 200
+        await until(pilot, lambda: shows(pilot, "stop"))
+        assert len(page.turns[0].tokens) < 200
         page.query_one("#max_new_tokens", Knob).value = "25"
         page.query_one("#seed", Knob).value = "7"
         await pilot.press("ctrl+r")
-        await quiet(pilot)
+        await quiet(pilot, 2)
         assert asked(root)[1] | {"id": 0} == {
             "id": 0, "prompt": "Once", "probs": True, "temperature": 0.8, "top_k": 0, "top_p": 0.95,
             "min_p": 0,
@@ -613,20 +619,21 @@ def test_chat_streams_stops_and_tries_again(root, fake, size):
         await until(pilot, lambda: shows(pilot, "25 tokens · 99 tokens/s · T 0.8 · top-p 0.95 · seed 7",
                                          "25/64"))
         await pilot.press("ctrl+g")                           # it goes on from all there is
-        await quiet(pilot)
+        await quiet(pilot, 3)
         assert asked(root)[2]["prompt"].startswith("Once w0 w1") and len(page.turns[0].tokens) == 50
         await pilot.press("up", "!", "enter")                 # edit and send again
-        await quiet(pilot)
+        await quiet(pilot, 4)
         assert asked(root)[3]["prompt"] == "Once!" and len(page.turns) == 1
         await pilot.press("ctrl+s")
+        await until(pilot, lambda: list((root / "mine").glob("chat-*.json")))
         saved = list((root / "mine").glob("chat-*.txt"))
         assert saved[0].read_text().startswith("Once! w0 w1")
         assert json.loads(saved[0].with_suffix(".json").read_text())["turns"][0]["settings"]["seed"] == 7
         await pilot.press("escape", "y")
         assert app.clipboard.startswith(" w0 w1")
         page.query_one("#mode", Knob).value = "dialogue"
-        await pilot.press("i", "H", "i", "ctrl+j", "enter")
-        await quiet(pilot)
+        await pilot.press("escape", "H", "i", "ctrl+j", "enter")
+        await quiet(pilot, 5)
         last = asked(root)[4]
         assert last["prompt"].startswith("Once! w0")
         assert last["prompt"].endswith("\n\nUser: Hi\n\n\nAssistant:")
@@ -644,13 +651,13 @@ def test_xray_shows_what_else_could_have_stood_there(root, fake):
         await pilot.press("ctrl+l")
         await until(pilot, lambda: shows(pilot, "instead: ␣the 50.0%", "surely"))
         await pilot.press("right", "right", "right")
-        assert shows(pilot, "␣w3 30.0%") and pilot.app.page.turns[0].at == 3
+        await until(pilot, lambda: shows(pilot, "␣w3 30.0%") and pilot.app.page.turns[0].at == 3)
         line = next(i for i, text in enumerate(screen(pilot.app).split("\n")) if "Once w0 w1" in text)
         column = screen(pilot.app).split("\n")[line].index("w7")
         await pilot.hover(offset=(column, line))
         await until(pilot, lambda: shows(pilot, "␣w7 70.0%"))
         await pilot.press("x")
-        assert not shows(pilot, "instead")
+        await until(pilot, lambda: not shows(pilot, "instead"))
     drive(tui.Tui(root, gpt=fake), script)
 
 def test_chat_survives_models_that_fail(root, fake):
@@ -747,7 +754,7 @@ def test_a_real_training_from_start_to_talk(root):
         await until(pilot, lambda: app.chosen and app.chosen.step >= 20, 40)
         await pilot.press("p")
         await until(pilot, lambda: app.chosen.state in ("paused", "done"))
-        assert shows(pilot, "━ train") and re.search("[\u2801-\u28ff]", screen(app))
+        await until(pilot, lambda: shows(pilot, "━ train") and re.search("[\u2801-\u28ff]", screen(app)))
         await pilot.press("s", "s")
         await until(pilot, lambda: app.chosen.state == "stopped", 20)
         at = app.chosen.step

@@ -639,7 +639,6 @@ Turn Static { height: auto; }
             scrollbar-size-vertical: 1; }
 .-wide #controls, #chat.-knobs #controls { display: block; }
 #controls .field Label { width: 19; }
-#notes { height: auto; margin-top: 1; }
 #prompt { height: 5; border: round $foreground 30%; padding: 0 1; background: $background;
           border-title-color: $text-accent; border-subtitle-color: $foreground 60%; }
 .-low #prompt { height: 4; }
@@ -744,44 +743,42 @@ class Page(Screen):
         return bits(("● ", f"$text-{COLORS.get(run.state, 'success')}"), run.name,
                     (f"{more} {run.state} {run.done:.0%}", "$foreground 60%"))
 
-class Ask(ModalScreen):
-    "A question and its answers, each a key -> the key, or None."
-    def __init__(self, title, text, **answers):
+class Box(ModalScreen):
+    "A window over a page; esc closes it."
+    BINDINGS = [("escape", "dismiss", "Cancel")]
+
+    def __init__(self, title, *widgets, scrolls=False):
         super().__init__()
-        self.title_, self.text, self.answers = title, text, answers
+        self.frame = VerticalScroll(*widgets, classes="box", can_focus=scrolls)
+        self.frame.border_title = title
 
     def compose(self):
-        with Vertical(classes="box") as box:
-            box.border_title = self.title_
-            yield Static(self.text, markup=False)
-            yield OptionList("", *[Option(bits((f"{key:>6}  ", "bold $text-accent"), words), id=key)
-                                   for key, words in {**self.answers, "esc": "cancel"}.items()], compact=True)
+        yield self.frame
+
+class Ask(Box):
+    "A question and its answers, each a key -> the key, or None."
+    def __init__(self, title, text, **answers):
+        self.answers = answers
+        super().__init__(title, Static(text, markup=False), OptionList(compact=True, *[
+            Option(bits((f"{key:>6}  ", "bold $text-accent"), words), id=key)
+            for key, words in {**answers, "esc": "cancel"}.items()]))
 
     def on_mount(self):
-        self.query_one(OptionList).remove_option_at_index(0).highlighted = 0
+        self.query_one(OptionList).highlighted = 0
 
     def on_key(self, event):
-        key = "esc" if event.key == "escape" else event.key
-        if key == "esc" or key in self.answers:
+        if event.key in self.answers:
             event.stop()
-            self.dismiss(None if key == "esc" else key)
+            self.dismiss(event.key)
 
     def on_option_list_option_selected(self, event):
         self.dismiss(None if event.option_id == "esc" else event.option_id)
 
-class Enter(ModalScreen):
+class Enter(Box):
     "A question to be answered in words; check(words) says what is wrong with them, or nothing."
-    BINDINGS = [("escape", "dismiss", "Cancel")]
-
     def __init__(self, title, value, check):
-        super().__init__()
-        self.title_, self.value, self.check_ = title, value, check
-
-    def compose(self):
-        with Vertical(classes="box") as box:
-            box.border_title = self.title_
-            yield Input(self.value, compact=True)
-            yield Label("", classes="bad", markup=False)
+        self.check_ = check
+        super().__init__(title, Input(value, compact=True), Label("", classes="bad", markup=False))
 
     def on_input_changed(self, event):
         self.query_one(Label).update(self.check_(event.value) or "")
@@ -790,56 +787,40 @@ class Enter(ModalScreen):
         if not self.check_(event.value):
             self.dismiss(event.value)
 
-class Pick(ModalScreen):
+class Pick(Box):
     "A list to choose from, narrowed down by typing: (id, what is shown) -> id, or None."
-    BINDINGS = [("escape", "dismiss", "Cancel"), Binding("down", "move(1)", show=False),
-                Binding("up", "move(-1)", show=False)]
+    BINDINGS = [hidden("down", "move('down')", "Next"), hidden("up", "move('up')", "Back")]
 
     def __init__(self, title, options):
-        super().__init__()
-        self.title_, self.options = title, options
-
-    def compose(self):
-        with Vertical(classes="box") as box:
-            box.border_title = self.title_
-            yield Input(placeholder="type to narrow down", compact=True)
-            yield OptionList(compact=True)
-
-    @on(Input.Changed)
-    def narrow(self):
-        words, found = self.query_one(Input).value.lower().split(), self.query_one(OptionList)
-        found.clear_options()
-        found.add_options(Option(shown, id=id) for id, shown in self.options
-                          if all(word in str(shown).lower() for word in words))
-        found.highlighted = 0
+        self.options, self.list = options, OptionList(compact=True)
+        super().__init__(title, Input(placeholder="type to narrow down", compact=True), self.list)
 
     def on_mount(self):
-        self.narrow()
+        self.on_input_changed()
 
-    def action_move(self, by):
-        found = self.query_one(OptionList)
-        found.action_cursor_down() if by > 0 else found.action_cursor_up()
+    def on_input_changed(self):
+        words = self.query_one(Input).value.lower().split()
+        self.list.clear_options()
+        self.list.add_options(Option(shown, id=id) for id, shown in self.options
+                              if all(word in str(shown).lower() for word in words))
+        self.list.highlighted = 0
+
+    def action_move(self, where):
+        getattr(self.list, f"action_cursor_{where}")()
 
     def on_input_submitted(self):
-        self.query_one(OptionList).action_select()
+        self.list.action_select()
 
     def on_option_list_option_selected(self, event):
         self.dismiss(event.option_id)
 
-class Help(ModalScreen):
+class Help(Box):
     "The keys that work here, and what the screen is for."
-    BINDINGS = [("escape,question_mark,f1,q,enter", "dismiss", "Close")]
+    BINDINGS = [("question_mark,f1,q,enter", "dismiss", "Close")]
 
-    def __init__(self, page, bindings):
-        super().__init__()
-        self.page, self.keys = page, bindings
-
-    def compose(self):
-        with VerticalScroll(classes="box") as box:
-            box.border_title, box.border_subtitle = "help", "esc closes"
-            keys = [part for key, words in self.keys for part in (
-                (f"{key:>14}  ", "bold $text-accent"), f"{words}\n")]
-            yield Static(bits(f"{self.page.HELP}\n\n", *keys))
+    def __init__(self, page, keys):
+        lines = [part for key, words in keys for part in ((f"{key:>14}  ", "bold $text-accent"), f"{words}\n")]
+        super().__init__("help", Static(bits(f"{page.HELP}\n\n", *lines)), scrolls=True)
 
 # ---- Watch: one run ----------------------------------------------------------------------------------------
 
@@ -1469,16 +1450,12 @@ def number_of(text):
     with contextlib.suppress(ValueError):
         return float(text)
 
-class Browse(ModalScreen):
+class Browse(Box):
     "A file of one's own."
-    BINDINGS = [("escape", "dismiss", "Cancel")]
-
-    def compose(self):
-        with Vertical(classes="box") as box:
-            box.border_title = "a text file, or a folder made by data.py"
-            tree = DirectoryTree(".", classes="tree")
-            tree.ICON_NODE, tree.ICON_NODE_EXPANDED, tree.ICON_FILE = "▸ ", "▾ ", "  "
-            yield tree
+    def __init__(self):
+        tree = DirectoryTree(".", classes="tree")
+        tree.ICON_NODE, tree.ICON_NODE_EXPANDED, tree.ICON_FILE = "▸ ", "▾ ", "  "
+        super().__init__("a text file, or a folder made by data.py", tree)
 
     @on(DirectoryTree.FileSelected)
     def chosen(self, event):
@@ -1842,176 +1819,109 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
 
 # ---- Chat: talk to a checkpoint ----------------------------------------------------------------------------
 
-class Heard(Message):
-    "What the model's process said: an object of its protocol, or its end."
-    def __init__(self, talker, kind, said):
-        super().__init__()
-        self.talker, self.kind, self.said = talker, kind, said
-
-class Talker:
-    "`gpt.py chat --jsonl` as a process: requests in, messages out. Pieces wait for the next repaint."
-    def __init__(self, page, path):
-        self.page, self.pieces, self.words = page, [], []
-
-        app = page.app
-        self.process = subprocess.Popen(
-            [sys.executable, str(app.gpt), "chat", str(path), "--jsonl"], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"})
-        threading.Thread(target=self.listen, daemon=True).start()
-
-    def listen(self):
-        for line in self.process.stdout:
-            try:
-                said = json.loads(line)
-                kind = said["kind"]
-            except (ValueError, TypeError, KeyError):
-                self.words = [*self.words, clean(line.decode("utf-8", "replace").rstrip())][-8:]
-                continue
-            if kind == "piece":
-                self.pieces.append(said)
-            else:
-                self.page.post_message(Heard(self, kind, said))
-        self.page.post_message(Heard(self, "gone", {"code": self.process.wait()}))
-
-    @property
-    def alive(self):
-        return self.process.poll() is None
-
-    def say(self, **request):
-        with contextlib.suppress(OSError):                    # it died: listen() finds out
-            self.process.stdin.write(json.dumps(request).encode() + b"\n")
-            self.process.stdin.flush()
-
-    def close(self):
-        self.process.kill()
-
 def surprise(prob):
     "How a token looks under the X-ray: from red, which the model hardly expected, to green."
-    bands = ((0.02, "on $error 55%"), (0.1, "on $error 25%"), (0.3, "on $warning 30%"),
-             (0.7, "on $success 18%"))
-    return next((style for limit, style in bands if prob < limit), "on $success 38%")
+    looks = ((0.02, "on $error 55%"), (0.1, "on $error 25%"), (0.3, "on $warning 30%"),
+             (0.7, "on $success 18%"), (math.inf, "on $success 38%"))
+    return next(look for limit, look in looks if prob < limit)
 
 class Turn(Vertical):
     """What was asked and what was answered, in one flow. A text can be long, and each repaint lays out again
     what changed: so it is a column of texts, broken at line ends, of which only the last one grows."""
-    def __init__(self, shown, sent, stop=""):
+    def __init__(self, shown, sent, stop="", xray=False):
         super().__init__()
-        self.shown, self.sent, self.stop, self.tokens, self.starts = shown, sent, stop, [], [0]
-        self.report, self.settings, self.xray, self.at = "", {}, False, None
+        self.shown, self.sent, self.stop, self.xray, self.at = shown, sent, stop, xray, None
+        self.tokens, self.starts, self.chunks = [], [0], [Static(markup=False)]
+        self.report, self.settings, self.asked, self.stopping = Static(markup=False), {}, 0.0, 0.0
+        self.paint(0)
 
     def compose(self):
-        yield Static(markup=False, classes="chunk")
-        yield Static(markup=False, classes="report")
+        yield self.chunks[0]
+        yield self.report
 
-    @property
-    def reply(self):
-        return "".join(text for text, _, _ in self.tokens)
+    def text(self, first=0, last=None):
+        return "".join(text for text, _, _ in self.tokens[first:last])
 
     def add(self, said):
         for piece in said:
-            options = [(str(text), number(p) or 0.0) for text, p in piece.get("alternatives") or []]
-            text = str(piece.get("text", ""))
-            self.tokens.append((text, number(piece.get("prob")), options))
-            if text.endswith("\n") and sum(len(t) for t, _, _ in self.tokens[self.starts[-1]:]) > 800:
-                self.paint(len(self.starts) - 1)
+            if self.text(-1).endswith("\n") and len(self.tokens) - self.starts[-1] > 200:
                 self.starts.append(len(self.tokens))
-                self.mount(Static(markup=False, classes="chunk"), before=self.query_one(".report"))
-        self.paint(len(self.starts) - 1)
+                self.paint(-2)
+                self.chunks.append(Static(markup=False))
+                self.mount(self.chunks[-1], before=self.report)
+            options = [(str(text), number(p) or 0.0) for text, p in piece.get("alternatives") or []]
+            self.tokens.append((str(piece.get("text", "")), number(piece.get("prob")), options))
+        self.paint(-1)
 
-    def restart(self):
-        self.tokens, self.starts, self.at = [], [0], None
-        for chunk in list(self.query(".chunk"))[1:]:
-            chunk.remove()
-        self.paint(0)
-
-    def paint(self, i):
-        "Show the i-th piece of the text."
-        chunks = list(self.query(".chunk"))
-        if i >= len(chunks):
-            return self.call_after_refresh(self.paint, i)
-        first, last = self.starts[i], self.starts[i + 1] if i + 1 < len(self.starts) else len(self.tokens)
-        parts = [(clean(self.shown), "bold $text-accent")] if i == 0 else []
+    def paint(self, part):
+        "Show a part of the text: its number, or -1 for the last."
+        part %= len(self.starts)
+        first, last = [*self.starts, len(self.tokens)][part:part + 2]
+        parts = [(clean(self.shown), "bold $text-accent")] if part == 0 else []
         if self.xray:
-            for n in range(first, last):
-                text, prob, _ = self.tokens[n]
-                style = Style.parse("reverse bold") if n == self.at else None
-                part = Content.styled(clean(text), surprise(prob) if prob is not None and n != self.at
-                                      else "")
-                parts.append((part.stylize(style) if style else part).stylize(Style.from_meta({"token": n})))
+            for n, (text, prob, _) in enumerate(self.tokens[first:last], first):
+                look = "bold reverse" if n == self.at else "" if prob is None else surprise(prob)
+                parts.append(Content.styled(clean(text), look).stylize(Style.from_meta({"token": n})))
         else:
-            parts.append(clean("".join(text for text, _, _ in self.tokens[first:last])))
-        shown = Content.assemble(*parts)
-        chunks[i].update(shown[:-1] if i + 1 < len(self.starts) and shown.plain.endswith("\n") else shown)
+            parts.append(clean(self.text(first, last)))
+        shown = bits(*parts)
+        whole = part + 1 < len(self.starts) and shown.plain.endswith("\n")
+        self.chunks[part].update(shown[:-1] if whole else shown)
 
     def part_of(self, at):
-        "Which piece of the text a token is in."
         return bisect.bisect_right(self.starts, at) - 1
+
+    def point(self, at):
+        "Put the cursor on a token, or on none."
+        before, self.at = self.at, at
+        for n in {before, at} - {None}:
+            self.paint(self.part_of(n))
 
     def row_of(self, at):
         "In which row of the column a token stands, about: words are not cut there."
         part = self.part_of(at)
-        chunk = list(self.query(".chunk"))[part]
-        before = self.shown * (part == 0) + "".join(text for text, _, _ in self.tokens[self.starts[part]:at])
-        width = max(1, chunk.size.width)
-        *whole, last = before.split("\n")
-        return chunk.virtual_region.y + sum(max(1, -(-len(line) // width))
-                                            for line in whole) + len(last) // width
-
-    def repaint(self):
-        for i in range(len(self.starts)):
-            self.paint(i)
+        before = self.shown * (part == 0) + self.text(self.starts[part], at)
+        width = max(1, self.size.width)
+        rows = sum(max(1, -(-len(line) // width)) for line in before.split("\n"))
+        return self.chunks[part].virtual_region.y + rows - 1
 
     def tell(self, text):
-        self.report = text
-        self.query_one(".report", Static).update(bits((text, "$foreground 50%")))
+        self.report.update(bits((text, "$foreground 50%")))
 
 class Prompt(TextArea):
     "Enter sends, ctrl+j is a new line, up in an empty box brings the last text back."
-    class Sent(Message):
-        pass
+    BINDINGS = [hidden("enter", "screen.send", "Send", priority=True),
+                hidden("ctrl+j,shift+enter,alt+enter", "insert('\\n')", "New line", priority=True)]
 
-    async def _on_key(self, event):
-        if event.key == "enter":
-            event.stop()
-            event.prevent_default()
-            self.post_message(self.Sent())
-        elif event.key in ("ctrl+j", "shift+enter", "alt+enter"):
-            event.stop()
-            event.prevent_default()
-            self.insert("\n")
-        elif event.key == "up" and not self.text:
-            event.stop()
-            event.prevent_default()
-            self.screen.action_edit()
-        else:
-            await super()._on_key(event)
+    def action_insert(self, text):
+        self.insert(text)
+
+    def action_cursor_up(self, select=False):
+        super().action_cursor_up(select) if self.text else self.screen.action_edit()
 
 class Chat(Page):
     HELP = """The model goes on with the text you begin. enter in an empty box: it writes on. esc stops it;
 esc again leaves the box, and there the single keys work: x for the X-ray, then ← → from token to token."""
-    BINDINGS = [Binding("escape", "stop", "Stop"), Binding("escape", "leave", "Leave the box", show=False),
+    BINDINGS = [Binding("escape", "stop", "Stop"), hidden("escape", "leave", "Leave the box, or go back to it"),
                 Binding("ctrl+r", "again", "Again"), Binding("ctrl+g", "on", "More"),
-                Binding("ctrl+o", "open", "Model"), Binding("ctrl+t", "knobs", "Tune"), Binding("ctrl+l",
-                    "xray", "X-ray"),
-                Binding("ctrl+s", "save", "Save"), Binding("ctrl+n", "new", "New", show=False),
-                Binding("x", "xray", "X-ray", show=False), Binding("y", "copy", "Copy the reply", show=False),
-                Binding("Y", "copy_all", "Copy all", show=False), Binding("e", "edit", "Edit and resend",
-                    show=False),
-                Binding("i", "write", "Write", show=False), Binding("left", "token(-1)", "Token before",
-                    show=False),
-                Binding("right", "token(1)", "Next token", show=False)]
-    KNOBS = {"mode": ("continue", "dialogue"), "temperature": [f"{t / 10:g}" for t in range(21)],
-             "top_k": (0, 1, 5, 10, 20, 40, 100, 200), "top_p": (0.5, 0.7, 0.8, 0.9, 0.95, 1),
-             "min_p": (0, 0.01, 0.02, 0.05, 0.1, 0.2), "repetition_penalty": (1, 1.05, 1.1, 1.2, 1.3, 1.5),
-             "max_new_tokens": (20, 50, 100, 200, 500, 1000, 2000), "seed": (0, 1, 2, 3, 42, 1337)}
-    FIRST = {"mode": "continue", "temperature": "0.8", "top_k": "0", "top_p": "0.95", "min_p": "0",
-             "repetition_penalty": "1", "max_new_tokens": "200", "seed": "0"}
+                Binding("ctrl+o", "open", "Model"), Binding("ctrl+t", "knobs", "Tune"),
+                Binding("ctrl+l,x", "xray", "X-ray"), Binding("ctrl+s", "save", "Save"),
+                hidden("ctrl+n", "new", "New"), hidden("y", "copy", "Copy the reply"),
+                hidden("e", "edit", "Edit and resend"), hidden("left", "token(-1)", "Token before"),
+                hidden("right", "token(1)", "Next token")]
+    KNOBS = {"mode": ("continue", ("continue", "dialogue")),  # what it is at first, and what it can be
+             "temperature": (0.8, [f"{t / 10:g}" for t in range(21)]),
+             "top_k": (0, (0, 1, 5, 10, 20, 40, 100, 200)), "top_p": (0.95, (0.5, 0.7, 0.8, 0.9, 0.95, 1)),
+             "min_p": (0, (0, 0.01, 0.02, 0.05, 0.1, 0.2)),
+             "repetition_penalty": (1, (1, 1.05, 1.1, 1.2, 1.3, 1.5)),
+             "max_new_tokens": (200, (20, 50, 100, 200, 500, 1000, 2000)), "seed": (0, (0, 1, 2, 3, 42, 1337))}
+    SAID = {"temperature": ("T", None), "top_k": ("top-k", 0), "top_p": ("top-p", 1), "min_p": ("min-p", 0),
+            "repetition_penalty": ("repetition", 1), "seed": ("seed", None)}  # in a report, unless it is off
 
     def __init__(self):
         super().__init__()
-        self.talker, self.ready, self.busy, self.trouble, self.path = None, None, None, "", None
-        self.count, self.used, self.xray, self.editing, self.asked_at = 0, 0, False, None, 0.0
+        self.process, self.pieces, self.ready, self.busy, self.trouble = None, [], None, None, ""
+        self.path, self.count, self.used, self.xray, self.editing = None, 0, 0, False, None
 
     def body(self):
         yield Static(id="model", markup=False)
@@ -2021,13 +1931,10 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
                     yield Static(id="welcome", markup=False)
                 yield Static(id="peek", markup=False)
             with VerticalScroll(id="controls", can_focus=False):
-                settings = {**self.FIRST, **self.app.settings.get("sampling", {})}
-                for name, options in self.KNOBS.items():
-                    label = {"seed": "seed (0: new)"}.get(name, name.replace("_", " "))
-                    yield Horizontal(Label(label), Knob(settings[name], options, free=name != "mode",
-                                                        id=name),
-                                     classes="field")
-                yield Static(id="notes", markup=False)
+                for name, (value, options) in self.KNOBS.items():
+                    value = self.app.settings.get("sampling", {}).get(name, value)
+                    label = Label("seed (0: new)" if name == "seed" else name.replace("_", " "))
+                    yield Horizontal(label, Knob(value, options, name != "mode", id=name), classes="field")
         yield Prompt(id="prompt", compact=True)
 
     def on_mount(self):
@@ -2043,11 +1950,11 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
     def knob(self, name):
         return self.query_one(f"#{name}", Knob).value
 
-    # the model
+    # the model: `gpt.py chat --jsonl` as a process, requests in, answers out
 
     def on_screen_resume(self):
         path, self.app.wanted = self.app.wanted, None
-        if not path and not self.path and self.app.chosen:       # best of the selected run
+        if not path and not self.path and self.app.chosen:    # best of the selected run
             path = next(iter(self.app.chosen.checkpoints()), None)
         if path and (path != self.path or not self.ready):
             self.load(path)
@@ -2056,84 +1963,96 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
     def load(self, path):
         "Another checkpoint: in the process that is there, or in a new one."
         self.path, self.ready, self.trouble, self.used = path, None, "", 0
-        if self.busy:
-            self.finish("stopped")
-        if self.talker and self.talker.alive:
-            self.talker.say(load=str(path))
+        self.finish("stopped")
+        if self.process and self.process.poll() is None:
+            self.say(load=str(path))
         else:
-            try:
-                self.talker = self.app.talker = Talker(self, path)
-            except OSError as e:
-                self.trouble = str(e)
+            self.talk(path)
         self.show()
 
-    @on(Heard)
-    def heard(self, message):
-        kind, said = message.kind, message.said
-        if message.talker is not self.talker:
-            return
+    def say(self, **request):
+        with contextlib.suppress(OSError):                    # it died: listen() finds out
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def talk(self, path):
+        pipe, env = subprocess.PIPE, {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+        command = [sys.executable, str(self.app.gpt), "chat", str(path), "--jsonl"]
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, env=env)
+        threading.Thread(target=self.listen, args=[self.process], daemon=True).start()
+
+    def listen(self, process):
+        words = []
+        for line in process.stdout:
+            try:
+                said = json.loads(line)
+                if said["kind"] == "piece":                   # they wait for the next repaint
+                    self.pieces.append(said)
+                else:
+                    self.call_later(self.hear, said["kind"], said)
+            except (ValueError, TypeError, KeyError):
+                words = [*words, clean(line.decode("utf-8", "replace").rstrip())][-4:]
+        why = "\n".join(words) or f"Its process ended (status {process.wait()})."
+        if process is self.process:
+            self.call_later(self.hear, "gone", {"message": why})
+
+    def on_unmount(self):
+        if self.process:
+            self.process.kill()
+
+    def hear(self, kind, said):
         self.flush()
         if kind == "ready":
             self.ready, self.trouble = said, ""
-        elif kind == "gone":
-            self.trouble = "\n".join(self.talker.words[-4:]) or f"Its process ended (status {said['code']})."
-            self.talker = self.ready = None
-            self.finish("its process ended")
-        elif kind == "error":
-            self.trouble = clean(said.get("message", "an error without a word"))
-            self.finish("error")
-        elif kind == "done" and self.busy and str(said.get("id")) == str(self.count):
+        elif kind in ("gone", "error"):
+            self.trouble = said.get("message", "an error without a word")
+            self.ready = None if kind == "gone" else self.ready
+            self.finish("its process ended" if kind == "gone" else "error")
+        elif kind == "done" and str(said.get("id")) == str(self.count):
             self.used = number(said.get("context_used")) or self.used
-            self.finish(clean(said.get("reason", "")),
-                        number(said.get("tokens")), number(said.get("tokens_per_s")))
+            self.finish(said.get("reason", ""), number(said.get("tokens")), number(said.get("tokens_per_s")))
         self.show()
 
     def flush(self):
         "What came since the last repaint."
-        talker, turn = self.talker, self.busy
-        if talker and talker.pieces:
-            pieces, talker.pieces = talker.pieces, []
-            pieces = [p for p in pieces if str(p.get("id")) == str(self.count)]
-            if turn and pieces and turn.is_attached:
-                with self.app.batch_update():
-                    follow(self.query_one("#said"))
-                    turn.add(pieces)
-                    self.used += len(pieces)
-                    n, took = len(turn.tokens), max(0.01, time.monotonic() - self.asked_at)
-                    turn.tell(f"{n} tokens · {n / took:.0f} tokens/s · writing, esc stops")
-                    self.show_model()
+        turn, pieces = self.busy, self.pieces[:]
+        del self.pieces[:len(pieces)]                         # others may have come by now
+        pieces = [p for p in pieces if turn and str(p.get("id")) == str(self.count)]
+        if pieces:
+            with self.app.batch_update():
+                follow(self.query_one("#said"))
+                turn.add(pieces)
+                self.used += len(pieces)
+                speed = len(turn.tokens) / max(0.01, time.monotonic() - turn.asked)
+                turn.tell(f"{len(turn.tokens)} tokens · {speed:.0f} tokens/s · writing, esc stops")
+                self.show_model()
         if turn and turn.stopping and time.monotonic() - turn.stopping > 2:  # it does not listen any more
-            talker.close()
+            self.process.kill()
             self.finish("stopped; its process was ended")
 
     def finish(self, why, tokens=None, speed=None):
         turn, self.busy = self.busy, None
-        if not turn:
-            return
-        s = turn.settings
-        turn.tell(" · ".join([f"{tokens if tokens is not None else len(turn.tokens)} tokens",
-                              *([f"{speed:.0f} tokens/s"] if speed else []), f"T {s['temperature']:g}",
-                              *(f"{word} {s[k]:g}" for word, k, off in (("top-k", "top_k", 0), (
-                                  "top-p", "top_p", 1), ("min-p", "min_p", 0), ("repetition",
-                                      "repetition_penalty", 1))
-                                if s[k] != off), f"seed {s['seed']}", why]))
-        self.refresh_bindings()
+        if turn:
+            set_to = [f"{word} {turn.settings[name]:g}" for name, (word, off) in self.SAID.items()
+                      if turn.settings[name] != off]
+            tokens = len(turn.tokens) if tokens is None else tokens
+            rate = [f"{speed:.0f} tokens/s"] if speed else []
+            turn.tell(" · ".join([f"{tokens} tokens", *rate, *set_to, clean(why)]))
+            self.refresh_bindings()
 
     # what is shown
 
     def show(self):
         super().show()
         self.show_model()
-        welcome, texts = self.query_one("#welcome", Static), []
+        welcome, key = self.query_one("#welcome", Static), lambda name: (name, "bold $text-accent")
+        texts = []
         if self.trouble:
-            texts = [("It does not work:\n", "bold $text-error"), self.trouble, "\n\n", ("ctrl+o",
-                "bold $text-accent"),
+            texts = [("It does not work:\n", "bold $text-error"), clean(self.trouble), "\n\n", key("ctrl+o"),
                      " opens another checkpoint."]
         elif not self.path:
-            texts = [("No model yet. ", "bold"), "To talk you need a trained one.\n\n", ("esc 1",
-                "bold $text-accent"),
-                     " trains one: nano takes a minute or two.\n", ("ctrl+o", "bold $text-accent"),
-                     " lists what is there."]
+            texts = [("No model yet. ", "bold"), "To talk you need a trained one.\n\n", key("esc 1"),
+                     " trains one: nano takes a minute or two.\n", key("ctrl+o"), " lists what is there."]
         elif not self.ready:
             texts = [f"Loading {clean(self.path)} …"]
         elif not self.turns:
@@ -2141,78 +2060,70 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
                      "and it writes the rest."]
         put(welcome, *texts)
         welcome.display = bool(texts)
-        run = self.app.runs.get(self.path.parent) if self.path else None
-        if run and run.start:
-            put(self.query_one("#notes"), ("model\n", "bold $text-accent"), run.shape(
-                "{parameters} weights, {n_layer} layers, {n_head} heads\n"
-                "{n_embd} wide, context {block_size}\n{level} level, vocabulary {vocab_size}\n"),
-                f"{run.step:,} steps", run.shape(" on {data}"))
 
     def show_model(self):
-        size = (self.ready or {}).get("block_size") or 0
+        "The line above: which model, how far it was trained, and how much of its context is used."
         run = self.app.runs.get(self.path.parent) if self.path else None
         name, file = (f"{clean(self.path.parent.name)} ", self.path.name) if self.path else ("no model", "")
-        what = "  loading …" if self.path and not self.trouble else ""
-        what = f"  {clean(self.ready.get('level', ''))}" if self.ready else what
+        what = f"  {clean(self.ready.get('level', ''))}" if self.ready else ""
         if run and run.best and self.size.width > 70:
             what += f" · step {run.step:,} · val {run.best.val:.3f}"
-        used, right = min(self.used, size), ""
+        size, right = (self.ready or {}).get("block_size"), ""
         if size:
+            used = min(self.used, size)
             filled, over = round(12 * used / size), "forgets its beginning  " * (self.used > size)
             right = f"{over}context {'█' * filled}{'░' * (12 - filled)} {used}/{size} "
-        room = self.size.width - 3 - len(name + file) - len(right)
-        what = what if len(what) <= room else ""
-        gap = max(1, room + 1 - len(what))
-        put(self.query_one("#model"), (name, "bold"), file, (what, "$foreground 60%"), " " * gap, (
-            right, "$text-warning" if self.used > size else "$text-success"))
+        gap = self.size.width - 2 - len(name + file + what + right)
+        if gap < 1:
+            what, gap = "", max(1, gap + len(what))
+        put(self.query_one("#model"), (name, "bold"), file, (what, "$foreground 60%"), " " * gap,
+            (right, "$text-warning" if self.used > (size or 0) else "$text-success"))
 
     # asking
 
     def settings(self):
-        values = {name: float(self.knob(name)) for name in self.KNOBS if name != "mode"}
-        for name in ("top_k", "max_new_tokens", "seed"):
-            values[name] = int(values[name])
-        values["seed"] = values["seed"] or int.from_bytes(os.urandom(2), "big") + 1
-        return values
+        whole, values = ("top_k", "max_new_tokens", "seed"), {}
+        for name in self.SAID.keys() | {"max_new_tokens"}:
+            values[name] = (int if name in whole else float)(float(self.knob(name)))
+        return values | {"seed": values["seed"] or int.from_bytes(os.urandom(2), "big") + 1}
 
     def ask(self, turn):
         "Let the model go on from all of the turn."
         self.count += 1
-        self.busy, self.asked_at, turn.stopping, turn.settings = turn, time.monotonic(), 0.0, self.settings()
-        self.talker.say(id=self.count, prompt=turn.sent + turn.reply, probs=True,
-                        **({"stop": turn.stop} if turn.stop else {}), **turn.settings)
+        self.busy, turn.asked, turn.stopping, turn.settings = turn, time.monotonic(), 0.0, self.settings()
+        stop = {"stop": turn.stop} if turn.stop else {}
+        self.say(id=self.count, prompt=turn.sent + turn.text(), probs=True, **stop, **turn.settings)
         turn.tell("thinking …")
         said = self.query_one("#said")
         said.call_after_refresh(said.scroll_end, animate=False)
         self.refresh_bindings()
 
-    @on(Prompt.Sent)
+    async def begin(self, turn, instead=None):
+        if instead and instead.is_attached:
+            await instead.remove()
+        self.query_one("#welcome").display = False
+        await self.query_one("#said").mount(turn)
+        self.ask(turn)
+
     @work
-    async def send(self):
-        prompt = self.query_one(Prompt)
+    async def action_send(self):
+        prompt, turns = self.query_one(Prompt), [turn for turn in self.turns if turn is not self.editing]
         if self.busy or not self.ready:
             return self.notify("It is still writing: esc stops it" if self.busy
                                else "The model is not ready yet")
-        text, turns = prompt.text, self.turns
+        text, prompt.text = prompt.text, ""
         if not text:
             return self.action_on()
-        if self.editing in turns:
-            await self.editing.remove()
-        self.editing, turns = None, self.turns
+        turn = Turn(text, text, xray=self.xray)
         if self.knob("mode") == "dialogue":                   # as `gpt.py chat` has it
-            before = turns[-1].sent + turns[-1].reply if turns else ""
-            turn = Turn(f"{text}\n", f"{before}\n\nUser: {text}\n\nAssistant:".lstrip("\n"), "User:")
-        else:
-            turn = Turn(text, text)
-        turn.xray = self.xray
-        prompt.text = ""
-        self.query_one("#welcome").display = False
-        await self.query_one("#said").mount(turn)
-        turn.paint(0)
-        self.ask(turn)
+            before = turns[-1].sent + turns[-1].text() if turns else ""
+            sent = f"{before}\n\nUser: {text}\n\nAssistant:".lstrip("\n")
+            turn = Turn(f"{text}\n", sent, "User:", self.xray)
+        instead, self.editing = self.editing, None
+        await self.begin(turn, instead)
 
     def check_action(self, action, parameters):
-        if action in ("again", "on", "save", "edit", "copy", "copy_all", "new"):
+        if action in ("again", "on", "save", "edit", "copy", "new"):
             return bool(self.is_mounted and self.turns and not self.busy)
         if action in ("stop", "leave"):
             return bool(self.busy) == (action == "stop")
@@ -2220,15 +2131,16 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
 
     def action_stop(self):
         self.busy.stopping = self.busy.stopping or time.monotonic()
-        self.talker.say(stop=self.count)
+        self.say(stop=self.count)
 
     def action_leave(self):
         self.query_one(Prompt if self.focused is self.query_one("#said") else "#said").focus()
 
-    def action_again(self):
+    @work
+    async def action_again(self):
         if self.ready:
-            self.turns[-1].restart()
-            self.ask(self.turns[-1])
+            last = self.turns[-1]
+            await self.begin(Turn(last.shown, last.sent, last.stop, self.xray), last)
 
     def action_on(self):
         if self.turns and self.ready and not self.busy:
@@ -2236,14 +2148,10 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
 
     def action_edit(self):
         if self.turns and not self.busy:
-            self.editing = self.turns[-1]
-            prompt = self.query_one(Prompt)
+            self.editing, prompt = self.turns[-1], self.query_one(Prompt)
             prompt.text = self.editing.shown.rstrip("\n") if self.editing.stop else self.editing.shown
             prompt.move_cursor(prompt.document.end)
             prompt.focus()
-
-    def action_write(self):
-        self.query_one(Prompt).focus()
 
     @work
     async def action_new(self):
@@ -2257,8 +2165,8 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
         for run in self.app.newest_first():
             for path in run.checkpoints():
                 loss = run.best and (run.best.val if path.name == "best.pt" else run.evals[-1].val)
-                options.append((str(path), bits((f"{run.name:24} ", "bold"), f"{path.name:10}", (
-                    f"{run.shape('{level:5}')} val {fixed(loss)}", "$foreground 60%"))))
+                about = f"{run.shape('{level:5}')} val {fixed(loss)}", "$foreground 60%"
+                options.append((str(path), bits((f"{run.name:24} ", "bold"), f"{path.name:10}", about)))
         if not options:
             return self.notify("There is no checkpoint yet: 1 trains a model", severity="warning")
         if path := await self.app.push_screen_wait(Pick("talk to", options)):
@@ -2269,13 +2177,8 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
         self.app.remember(sampling={name: self.knob(name) for name in self.KNOBS})
 
     def action_knobs(self):
-        chat = self.query_one("#chat")
-        if not self.has_class("-wide"):
-            chat.toggle_class("-knobs")
-        if self.has_class("-wide") or chat.has_class("-knobs"):
-            self.query_one("#temperature").focus()
-        else:
-            self.query_one(Prompt).focus()
+        opened = self.has_class("-wide") or self.query_one("#chat").toggle_class("-knobs").has_class("-knobs")
+        self.query_one("#temperature" if opened else Prompt).focus()
 
     # the X-ray
 
@@ -2284,67 +2187,55 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
         self.query_one("#chat").set_class(self.xray, "-xray")
         for turn in self.turns:
             turn.xray, turn.at = self.xray, None
-            turn.repaint()
+            for part in range(len(turn.starts)):
+                turn.paint(part)
         if self.xray and self.turns and not self.busy:
             self.query_one("#said").focus()
             self.look(self.turns[-1], 0)
         self.refresh_bindings()
 
     def action_token(self, by):
-        here = next((t for t in self.turns if t.at is not None), self.turns[-1] if self.turns else None)
-        if here:
+        if self.turns:
+            here = next((turn for turn in self.turns if turn.at is not None), self.turns[-1])
             self.look(here, (here.at or 0) + by)
 
     def on_mouse_move(self, event):
         if self.xray and (at := event.style.meta.get("token")) is not None:
-            widget, _ = self.get_widget_at(*event.screen_offset)
-            self.look(widget.parent, at)
+            self.look(self.get_widget_at(*event.screen_offset)[0].parent, at)
 
     def look(self, turn, at):
         "Put the cursor on a token: what else could have stood there?"
         for other in self.turns:
-            if other.at is not None:
-                was, other.at = other.at, None
-                other.paint(other.part_of(was))
-        if not isinstance(turn, Turn) or not turn.tokens:
+            if other is not turn:
+                other.point(None)
+        if not turn.tokens:
             return
-        turn.at = max(0, min(len(turn.tokens) - 1, at))
-        turn.paint(turn.part_of(turn.at))
+        turn.point(max(0, min(len(turn.tokens) - 1, at)))
         said, y = self.query_one("#said"), turn.virtual_region.y + turn.row_of(turn.at)
         if not said.scroll_offset.y <= y < said.scroll_offset.y + said.size.height:
             said.scroll_to(y=y - said.size.height // 2, animate=False)
         text, prob, others = turn.tokens[turn.at]
-        show = lambda t: clean(repr(t)[1:-1]).replace(" ", "␣")
-        parts = [(show(text), "bold reverse"), f" {prob:.1%}   instead: " if prob is not None
-                 else "  no numbers"]
-        for other, p in others:
-            parts += [(show(other), "bold"), f" {p:.1%}  "]
-        legend = [("\nexpected: ", "$foreground 60%")]
-        for limit, words in ((0.01, "hardly"), (0.05, "little"), (0.2, "rather"), (0.5, "well"),
-                             (0.9, "surely")):
-            legend += [(f" {words} ", surprise(limit)), " "]
-        self.query_one("#peek", Static).update(bits(*parts, *legend))
+        show = lambda text: (clean(repr(text)[1:-1]).replace(" ", "␣"), "bold")
+        said = "  no numbers" if prob is None else f" {prob:.1%}   instead: "
+        parts = [part for other, p in others for part in (show(other), f" {p:.1%}  ")]
+        words = {"hardly": 0.01, "little": 0.05, "rather": 0.2, "well": 0.5, "surely": 0.9}
+        legend = [part for word, p in words.items() for part in ((f" {word} ", surprise(p)), " ")]
+        self.query_one("#peek", Static).update(bits(
+            (show(text)[0], "bold reverse"), said, *parts, ("\nexpected: ", "$foreground 60%"), *legend))
 
     # taking it along
 
     def action_copy(self):
-        self.app.copy(self.turns[-1].reply)
-
-    def transcript(self):
-        return "\n\n".join(turn.shown + turn.reply for turn in self.turns)
-
-    def action_copy_all(self):
-        self.app.copy(self.transcript())
+        self.app.copy(self.turns[-1].text())
 
     def action_save(self):
         path = self.path.parent / time.strftime("chat-%Y%m%d-%H%M%S.txt")
-        turns = [{"prompt": t.sent, "reply": t.reply, "settings": t.settings, "report": t.report}
-                 for t in self.turns]
+        text = "\n\n".join(turn.shown + turn.text() for turn in self.turns)
+        turns = [{"prompt": t.sent, "reply": t.text(), "settings": t.settings} for t in self.turns]
         try:
-            path.write_text(self.transcript() + "\n", encoding="utf-8")
-            path.with_suffix(".json").write_text(json.dumps({"model": str(self.path), "turns": turns},
-                indent=1),
-                                                 encoding="utf-8")
+            path.write_text(text + "\n", encoding="utf-8")
+            about = json.dumps({"model": str(self.path), "turns": turns}, indent=1)
+            path.with_suffix(".json").write_text(about, encoding="utf-8")
             self.notify(f"{clean(path)}, and .json with all settings", title="saved")
         except OSError as e:
             self.notify(f"{clean(path)}: {e.strerror}", severity="error")
@@ -2373,7 +2264,7 @@ class Tui(App):
     def __init__(self, root=Path("runs"), run=None, gpt=HERE / "gpt.py", theme=None):
         super().__init__()
         self.root, self.gpt, self.runs, self.chosen, self.machine = Path(root), Path(gpt), {}, None, ""
-        self.settings, self.catalog, self.talker = {}, None, None
+        self.settings, self.catalog = {}, None
         with contextlib.suppress(OSError, ValueError):
             self.settings = dict(json.loads((self.root / ".tui.json").read_text(encoding="utf-8")))
         dark = not os.environ.get("COLORFGBG", "").endswith((";15", ";7"))
@@ -2408,10 +2299,6 @@ class Tui(App):
             with contextlib.suppress(OSError):
                 if self.root.is_dir():
                     (self.root / ".tui.json").write_text(json.dumps(self.settings), encoding="utf-8")
-
-    def on_unmount(self):
-        if self.talker:
-            self.talker.close()
 
     @property
     def page(self):
