@@ -678,6 +678,8 @@ DataTable > .datatable--cursor { background: $primary 30%; color: $foreground; t
 #none { display: none; padding: 1 3; height: 1fr; }
 """
 
+KEY, DIM = "bold $text-accent", "$foreground 60%"             # how keys and titles look, and what matters less
+
 def follow(pane):
     "Stay at the end of what will grow, unless somebody has scrolled away from there."
     if pane.max_scroll_y - pane.scroll_offset.y <= 2:
@@ -729,7 +731,7 @@ class Page(Screen):
         app, tabs = self.app, [(" gpt ", "bold $background on $primary"), " "]
         for i, (name, title) in enumerate(app.TABS.items(), 1):
             here = name == app.current_mode
-            look = "bold $foreground on $background" if here else "$foreground 60%"
+            look = "bold $foreground on $background" if here else DIM
             tabs.append(Content.styled(f" {i} {title} ", look).stylize(Style.from_meta({"tab": name})))
         put(self.query_one("#tabs"), *tabs)
         put(self.query_one("#news"), self.news())
@@ -737,11 +739,11 @@ class Page(Screen):
     def news(self):
         live = [run for run in self.app.runs.values() if run.state in LIVE]
         if not live:
-            return bits((self.app.machine, "$foreground 60%"))
+            return bits((self.app.machine, DIM))
         run = max(live, key=lambda r: (r is self.app.chosen, r.written))
         more = f" and {len(live) - 1} more" if len(live) > 1 else ""
         return bits(("● ", f"$text-{COLORS.get(run.state, 'success')}"), run.name,
-                    (f"{more} {run.state} {run.done:.0%}", "$foreground 60%"))
+                    (f"{more} {run.state} {run.done:.0%}", DIM))
 
 class Box(ModalScreen):
     "A window over a page; esc closes it."
@@ -760,7 +762,7 @@ class Ask(Box):
     def __init__(self, title, text, **answers):
         self.answers = answers
         super().__init__(title, Static(text, markup=False), OptionList(compact=True, *[
-            Option(bits((f"{key:>6}  ", "bold $text-accent"), words), id=key)
+            Option(bits((f"{key:>6}  ", KEY), words), id=key)
             for key, words in {**answers, "esc": "cancel"}.items()]))
 
     def on_mount(self):
@@ -819,16 +821,15 @@ class Help(Box):
     BINDINGS = [("question_mark,f1,q,enter", "dismiss", "Close")]
 
     def __init__(self, page, keys):
-        lines = [part for key, words in keys for part in ((f"{key:>14}  ", "bold $text-accent"), f"{words}\n")]
+        lines = [part for key, words in keys for part in ((f"{key:>14}  ", KEY), f"{words}\n")]
         super().__init__("help", Static(bits(f"{page.HELP}\n\n", *lines)), scrolls=True)
 
 # ---- Watch: one run ----------------------------------------------------------------------------------------
 
 SMOOTHING = {0.05: "light", 0.15: "strong", 0: "off"}
-CHART_KEYS = [Binding("x", "log('x')", "Log x", show=False), Binding("y", "log('y')", "Log y"),
-              Binding("plus,equals_sign", "chart('zoom', 0.5)", "Zoom in", show=False),
-              Binding("minus", "chart('zoom', 2)", "Zoom out", show=False),
-              Binding("0", "chart('reset')", "Zoom to all", show=False)]
+CHART_KEYS = [hidden("x", "log('x')", "Log x"), Binding("y", "log('y')", "Log y"),
+              hidden("plus,equals_sign", "chart('zoom', 0.5)", "Zoom in"),
+              hidden("minus", "chart('zoom', 2)", "Zoom out"), hidden("0", "chart('reset')", "Zoom to all")]
 
 class Charted(Page):
     "A page with a chart, whose keys work wherever the focus is."
@@ -843,9 +844,6 @@ class Charted(Page):
 def loss_points(run):
     return [(row.step, row.loss) for row in run.rows if row.loss is not None]
 
-def memory(run):
-    return size(run.rows[-1].memory * 1e6) if run.rows and run.rows[-1].memory else "—"
-
 def val_points(run):
     return [(e.step, e.val) for e in run.evals if e.val is not None]
 
@@ -855,12 +853,13 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
     BINDINGS = [Binding("p", "control('pause')", "Pause"), Binding("p", "control('go')", "Go on"),
                 Binding("s", "stop", "Stop"), Binding("r", "resume", "Resume"),
                 Binding("g", "control('sample')", "Sample"), Binding("c", "chat('best.pt')", "Chat"),
-                Binding("C", "chat('latest.pt')", "Chat with the newest weights", show=False),
+                hidden("C", "chat('latest.pt')", "Chat with the newest weights"),
                 Binding("l", "log_pane", "Log"), Binding("m", "smooth", "Smooth"), *CHART_KEYS,
-                Binding("left_square_bracket", "other(-1)", "Newer run", show=False),
-                Binding("right_square_bracket", "other(1)", "Older run", show=False),
-                Binding("k", "kill", "Kill the process", show=False),
-                Binding("w", "copy", "Copy the command", show=False)]
+                hidden("left_square_bracket", "other(-1)", "Newer run"),
+                hidden("right_square_bracket", "other(1)", "Older run"),
+                hidden("k", "kill", "Kill the process"), hidden("w", "copy", "Copy the command")]
+    SIDE = {"loss": ("train", "val", "best", "bits/byte", "gap"), "speed": ("tok/s", "MFU", "so far", "tokens"),
+            "optimizer": ("lr", "norm"), "machine": ("memory", "device")}
     share, keyed = 0.05, ()
 
     def body(self):
@@ -890,7 +889,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         self.query_one("#watch").display = bool(run)
         if not run:
             self.query_one("#warning").display = False
-            return put(head, "Nothing to watch yet. ", ("1", "bold $text-accent"), " chooses what to train.")
+            return put(head, "Nothing to watch yet. ", ("1", KEY), " chooses what to train.")
         state, color = run.state, COLORS.get(run.state, "primary")
         word = f"{state} {clock(run.silent)}" if state == "stalled" else state
         most = number(run.start.get("max_iters"))
@@ -905,8 +904,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         filled = (width - len(tail)) * run.done
         bar = int(filled)
         half = "╸" if filled - bar > 0.5 else ""
-        put(head, (run.name, "bold"), "  ", (path, "$foreground 60%"), " " * gap, (f"● {word}",
-            f"$text-{color}"),
+        put(head, (run.name, "bold"), "  ", (path, DIM), " " * gap, (f"● {word}", f"$text-{color}"),
             f"  {steps}\n", ("━" * bar + half, f"$text-{color}"),
             ("━" * (width - len(tail) - bar - len(half)), "$foreground 15%"), tail)
         points = loss_points(run)
@@ -916,8 +914,9 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         self.query_one(Chart).plot([Curve("", "raw", band, "band"), Curve("train", "train", smoothed),
                                     Curve("val", "val", val_points(run), "marks")],
                                    best and (best.step, best.val))
-        put(self.query_one("#stats"), self.stats(run, smoothed))
-        put(self.query_one("#side"), self.side(run, smoothed))
+        numbers = self.numbers(run, smoothed)
+        put(self.query_one("#stats"), self.stats(numbers))
+        put(self.query_one("#side"), self.side(run, numbers))
         self.show_words(run, state)
 
     def show_words(self, run, state):
@@ -947,83 +946,66 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
             trouble.border_title = f"training ended: {headline}"
             code = run.process.poll() if run.process else None
             last = [run.end["message"]] if run.end and not run.log else run.lines()[-4:]
-            put(trouble, f"{why}\n" if why else "", *((f"{line[:400]}\n", "$foreground 60%")
-                                                      for line in last),
-                f"{run.kept()} " if run.start else "", ("r", "bold $text-accent"), f": {remedy}.  ",
+            put(trouble, f"{why}\n" if why else "", *((f"{line[:400]}\n", DIM) for line in last),
+                f"{run.kept()} " if run.start else "", ("r", KEY), f": {remedy}.  ",
                 "l: the whole log." if code is None else f"(exit status {code}; whole log: l)")
         newest = [part for step, text in run.samples[:30] for part in (
-            (f"step {step:,}\n", "bold $text-accent"), text.strip("\n") + "\n\n")]
+            (f"step {step:,}\n", KEY), text.strip("\n") + "\n\n")]
         put(self.query_one("#samples Static"), *newest or [
-            ("A sample comes with each evaluation; g asks for one now.", "$foreground 60%")])
+            ("A sample comes with each evaluation; g asks for one now.", DIM)])
         follow(self.query_one("#log"))
         put(self.query_one("#log Static"), "\n".join(run.lines()[-100:]))
 
-    def stats(self, run, smoothed):
+    def numbers(self, run, smoothed):
+        "Of each number: what it is now, as text, and what it was."
+        columns, last = dict(zip(Row._fields, zip(*run.rows))), lambda values: values[-1] if values else None
+        evals = [e for e in run.evals if e.val is not None]
+        losses, vals, best = [y for _, y in smoothed], [e.val for e in evals], run.best
+        octets = [e.bits for e in evals if e.bits is not None]
+        gaps = [e.val - e.train for e in evals if e.train is not None]
+        found = {"train": (fixed(last(losses)), losses), "val": (fixed(last(vals)), vals),
+                 "best": (f"{best.val:.3f} @{best.step:,}" if best else "—", ()),
+                 "bits/byte": (fixed(last(octets)), octets), "gap": (fixed(last(gaps), "+.3f"), gaps),
+                 "tokens": (short(number(run.now.get("tokens"))), ()),
+                 "tok/s": (short(run.speed), columns.get("speed", ())),
+                 "device": (clean(run.start.get("device", "—")), ())}
+        for name, key, form in (("MFU", "mfu", ".0%"), ("lr", "lr", ".1e"), ("norm", "norm", ".2f")):
+            found[name] = fixed(last(columns.get(key, ())), form), columns.get(key, ())
+        memory, elapsed = columns.get("memory", ()), columns.get("elapsed", ())
+        used = last(memory)
+        return found | {"memory": (size(used and used * 1e6), memory), "so far": (clock(last(elapsed)), ())}
+
+    def stats(self, numbers):
         "Two lines, for narrow terminals."
-        best, last, half = run.best, run.evals[-1] if run.evals else None, max(4, (self.size.width - 52) // 3)
-        cell = lambda name, value: [(f"{name} ", "$foreground 60%"), (f"{value}  ", "bold")]
-        parts = [*cell("train", fixed(smoothed[-1][1] if smoothed else None)),
-                 *cell("val", fixed(last and last.val)),
-                 *cell("best", f"{fixed(best.val)} @{best.step:,}" if best else "—")]
-        if last and last.bits is not None:
-            parts += cell("bits/byte", fixed(last.bits, ".2f"))
-        parts += cell("memory", memory(run))
-        if run.rows and run.rows[-1].mfu is not None:
-            parts += cell("MFU", f"{run.rows[-1].mfu:.0%}")
+        half, parts = max(4, (self.size.width - 52) // 3), []
+        for name in ("train", "val", "best", "bits/byte", "memory", "MFU"):
+            if numbers[name][0] != "—" or name in ("train", "val", "best"):
+                parts += [(f"{name} ", DIM), (f"{numbers[name][0]}  ", "bold")]
         parts.append("\n")
-        for name, key, form in (("tok/s", "speed", short), ("norm", "norm", lambda v: fixed(v, ".2f")),
-                                ("lr", "lr", lambda v: fixed(v, ".1e"))):
-            values = [getattr(row, key) for row in run.rows]
-            now = run.speed if key == "speed" else values[-1] if values else None
-            parts += [(f"{name} ", "$foreground 60%"), (f"{form(now)} ", "bold"),
-                      (spark(values, half), "$primary 70%"), "  "]
+        for name in ("tok/s", "norm", "lr"):
+            now, values = numbers[name]
+            parts += [(f"{name} ", DIM), (f"{now} ", "bold"), (spark(values, half), "$primary 70%"), "  "]
         return bits(*parts)
 
-    def side(self, run, smoothed):
+    def side(self, run, numbers):
         "The column of wide terminals: every number, and how it went."
-        best, last, row = run.best, run.evals[-1] if run.evals else None, run.rows[-1] if run.rows else None
-        used, parts = run.part("used"), []
-
-        def title(text):
-            parts.extend(["\n" if parts else "", (f"{text}\n", "bold $text-accent")])
-
-        def line(name, value, values=()):
-            parts.extend([(f"{name:11}", "$foreground 60%"), (f"{value:12}", "bold"),
-                          (spark(values, 15), "$primary 70%"), "\n"])
-
-        title("loss")
-        line("training", fixed(smoothed[-1][1] if smoothed else None), [y for _, y in smoothed])
-        line("validation", fixed(last and last.val), [e.val for e in run.evals])
-        line("best", f"{fixed(best.val)} @{best.step:,}" if best else "—")
-        if best and best.val < 50:
-            line("perplexity", f"{math.exp(best.val):,.1f}")
-        if best and best.bits is not None:
-            line("bits/byte", fixed(best.bits), [e.bits for e in run.evals])
-        if last and last.val is not None and last.train is not None:
-            gaps = [e.val - e.train for e in run.evals if None not in (e.val, e.train)]
-            line("gap", f"{gaps[-1]:+.3f}", gaps)
-        title("speed")
-        line("tokens/s", short(run.speed), [r.speed for r in run.rows])
-        if row and row.mfu is not None:
-            line("MFU", f"{row.mfu:.1%}", [r.mfu for r in run.rows])
-        line("so far", clock(row and row.elapsed))
-        line("tokens", short(number(run.now.get("tokens"))))
-        title("optimizer")
-        line("rate", fixed(row and row.lr, ".2e"), [r.lr for r in run.rows])
-        line("gradient", fixed(row and row.norm, ".2f"), [r.norm for r in run.rows])
-        title("machine")
-        line("memory", memory(run), [r.memory for r in run.rows])
-        line("device", clean(run.start.get("device", "—")))
-        processes = number(run.start.get("world_size")) or 1
-        parts.append((f"{clean(used.get('dtype', ''))}, {processes} process{'es' * (processes > 1)}, "
-                      f"torch {clean(used.get('torch', '?'))}\n", "$foreground 60%"))
-        title("run")
-        parts.append(run.shape("{preset} {level} on {data}\n{n_layer} layers, {n_head} heads, {n_embd} wide\n"
-                               "context {block_size}, vocabulary {vocab_size}\n"
-                               "{parameters} weights, batch {batch_size}\n"))
+        parts = []
+        for title, names in self.SIDE.items():
+            parts.append((f"{title}\n", KEY))
+            for name in names:
+                now, values = numbers[name]
+                if now != "—" or name in ("train", "val", "best"):
+                    bars = spark(values, 15), "$primary 70%"
+                    parts += [(f"{name:11}", DIM), (f"{now:12}", "bold"), bars, "\n"]
+            parts.append("\n")
+        used, processes = run.part("used"), number(run.start.get("world_size")) or 1
+        parts[-1] = (f"{clean(used.get('dtype', ''))}, {processes} process{'es' * (processes > 1)}, "
+                     f"torch {clean(used.get('torch', '?'))}\n\n", DIM)
+        parts += [("run\n", KEY), run.shape(
+            "{preset} {level} on {data}\n{n_layer} layers, {n_head} heads, {n_embd} wide\n"
+            "context {block_size}, vocabulary {vocab_size}\n{parameters} weights, batch {batch_size}\n")]
         with contextlib.suppress(OSError):
-            saved = (run.folder / "latest.pt").stat().st_mtime
-            parts.append((f"saved {ago(time.time() - saved)}", "$foreground 60%"))
+            parts.append((f"saved {ago(time.time() - (run.folder / 'latest.pt').stat().st_mtime)}", DIM))
         return bits(*parts)
 
     def check_action(self, action, parameters):
@@ -1112,21 +1094,21 @@ class Runs(Charted):
     HELP = """All runs of this folder. Space marks runs whose curves are then laid over one another; with none
 marked, the chart shows the one under the cursor. A click on a column's title sorts by it."""
     BINDINGS = [Binding("enter", "open", "Watch"), Binding("space", "mark", "Overlay"),
-                Binding("s", "sort", "Sort"), Binding("S", "reverse", "Sort the other way", show=False),
+                Binding("s", "sort", "Sort"), hidden("S", "reverse", "Sort the other way"),
                 Binding("slash", "filter", "Filter"), Binding("c", "chat", "Chat"),
-                Binding("d", "delete", "Delete"), Binding("n", "rename", "Rename", show=False),
-                Binding("w", "copy", "Copy the command", show=False),
-                Binding("v", "which", "Training or validation loss", show=False),
-                Binding("escape", "clear", "Show all", show=False), *CHART_KEYS]
-    COLUMNS = {  # title: narrow too, what to sort by, larger first
-        "run": (1, lambda r: r.name.lower(), 0), "state": (1, lambda r: r.state, 0),
-        "preset": (0, lambda r: clean(r.part("train").get("preset", "")), 0),
-        "level": (0, lambda r: clean(r.part("train").get("level", "")), 0),
-        "data": (0, lambda r: clean(Path(str(r.part("train").get("data", ""))).name), 0),
-        "weights": (0, lambda r: number(r.start.get("parameters")), 1), "steps": (1, lambda r: r.step, 1),
-        "best": (1, lambda r: r.best.val if r.best else None, 0),
-        "b/byte": (1, lambda r: r.best.bits if r.best else None, 0), "tok/s": (1, lambda r: r.speed, 1),
-        "when": (1, lambda r: r.written, 1)}
+                Binding("d", "delete", "Delete"), hidden("n", "rename", "Rename"),
+                hidden("w", "copy", "Copy the command"), hidden("escape", "clear", "Show all"),
+                hidden("v", "which", "Training or validation loss"), *CHART_KEYS]
+    COLUMNS = {  # title: narrow too, what to sort by, larger first, how it is written: right-aligned
+        "run": (1, lambda r: r.name.lower(), 0, None), "state": (1, lambda r: r.state, 0, None),
+        "preset": (0, lambda r: clean(r.part("train").get("preset", "—")), 0, None),
+        "level": (0, lambda r: clean(r.part("train").get("level", "—")), 0, None),
+        "data": (0, lambda r: clean(Path(str(r.part("train").get("data", "—"))).name), 0, None),
+        "weights": (0, lambda r: number(r.start.get("parameters")), 1, short),
+        "steps": (1, lambda r: r.step, 1, lambda n: f"{n:,}"),
+        "best": (1, lambda r: r.best.val if r.best else None, 0, fixed),
+        "b/byte": (1, lambda r: r.best.bits if r.best else None, 0, fixed),
+        "tok/s": (1, lambda r: r.speed, 1, short), "when": (1, lambda r: r.written, 1, None)}
     by, backwards, validation = "when", False, True
 
     def body(self):
@@ -1150,20 +1132,17 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         return sorted(known, key=value, reverse=down) + [run for run in runs if value(run) is None]
 
     def cells(self, run, wide):
-        color, right = self.app.color, lambda text: Text(text, justify="right")
-        state, most, train = run.state, number(run.start.get("max_iters")), run.part("train")
+        color, state, most = self.app.color, run.state, number(run.start.get("max_iters"))
         mark = self.marked.index(run.folder) % 6 if run.folder in self.marked else None
         letter = (" ", "") if mark is None else ("abcdef"[mark], f"bold {color('text-' + HUES[mark])}")
-        name = Text.assemble(letter, " ", (run.name, "bold" if run is self.app.chosen else ""))
-        texts = {"run": name, "state": Text(f"{'●' if state in LIVE else ' '} {state}",
-                                            color(f"text-{COLORS.get(state, 'primary')}")),
-                 **{k: Text(clean(Path(str(train.get(k, "—"))).name)) for k in ("preset", "level", "data")},
-                 "weights": right(short(number(run.start.get("parameters")))),
-                 "steps": right(f"{short(run.step)}/{short(most)}" if most and state != "done" else
-                                f"{run.step:,}"),
-                 "best": right(fixed(run.best and run.best.val)), "tok/s": right(short(run.speed)),
-                 "b/byte": right(fixed(run.best and run.best.bits)),
-                 "when": Text(ago(time.time() - run.written), f"{color('foreground')} dim")}
+        texts = {key: Text(form(value(run)), justify="right") if form else Text(str(value(run)))
+                 for key, (_, value, _, form) in self.COLUMNS.items()}
+        texts["run"] = Text.assemble(letter, " ", (run.name, "bold" if run is self.app.chosen else ""))
+        texts["state"] = Text(f"{'●' if state in LIVE else ' '} {state}",
+                              color(f"text-{COLORS.get(state, 'primary')}"))
+        texts["when"] = Text(ago(time.time() - run.written), f"{color('foreground')} dim")
+        if most and state != "done":
+            texts["steps"] = Text(f"{short(run.step)}/{short(most)}", justify="right")
         return [texts[key] for key in self.COLUMNS if wide or self.COLUMNS[key][0]]
 
     def show(self):
@@ -1171,8 +1150,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         table, runs, wide = self.query_one(DataTable), self.found(), self.size.width >= 112
         none, nothing = self.query_one("#none", Static), not self.app.runs
         none.display, table.display = nothing, not nothing
-        put(none, ("No runs yet", "bold"), f" in {clean(self.app.root.absolute())}\n\n",
-            ("1", "bold $text-accent"),
+        put(none, ("No runs yet", "bold"), f" in {clean(self.app.root.absolute())}\n\n", ("1", KEY),
             " chooses a preset: nano takes a minute or two.\nElsewhere: ",
             ("python tui.py --runs FOLDER", "bold"), ", or one run: ", ("python tui.py RUN", "bold"))
         self.query_one(Chart).display = not nothing
@@ -1186,8 +1164,8 @@ marked, the chart shows the one under the cursor. A click on a column's title so
             for i, key in enumerate(columns):
                 arrow = "▲▼"[bool(self.COLUMNS[key][2]) != self.backwards] if key == self.by else ""
                 title = Text(f"{'  ' if key == 'run' else ''}{key}{arrow}")
-                table.add_column(title, key=key, width=max([title.cell_len, *(row[i].cell_len
-                    for row in rows)]))
+                width = max([title.cell_len, *(row[i].cell_len for row in rows)])
+                table.add_column(title, key=key, width=width)
             for run, row in zip(runs, rows):
                 table.add_row(*row, key=str(run.folder))
             if here in runs:
@@ -1378,10 +1356,8 @@ def written(value):
 
 class Knob(Static, can_focus=True):
     "A value out of a row of values: arrows step, a click picks, and where it is free a number can be typed."
-    BINDINGS = [Binding("left,minus", "turn(-1)", "Less", show=False),
-                Binding("right,plus,space", "turn(1)", "More", show=False),
-               Binding("up", "app.focus_previous", "Back", show=False),
-               Binding("down", "app.focus_next", "Next", show=False)]
+    BINDINGS = [hidden("left,minus", "turn(-1)", "Less"), hidden("right,plus,space", "turn(1)", "More"),
+                hidden("up", "app.focus_previous", "Back"), hidden("down", "app.focus_next", "Next")]
     value = reactive("", init=False)
 
     class Changed(Message):
@@ -1469,8 +1445,8 @@ class Train(Page):
 what is wrong is said while you type. enter goes on, esc goes back to the presets."""
     BINDINGS = [Binding("ctrl+s", "start", "Start"), Binding("ctrl+o", "data", "Data"),
                 Binding("ctrl+t", "more", "Advanced"), Binding("ctrl+y", "copy", "Copy command"),
-                Binding("down", "go(1)", "Next", show=False), Binding("up", "go(-1)", "Back", show=False),
-                Binding("escape", "presets", "Presets", show=False),
+                hidden("down", "go(1)", "Next"), hidden("up", "go(-1)", "Back"),
+                hidden("escape", "presets", "Presets"),
                 Binding("r", "reload", "Read again"), Binding("e", "edit", "Edit the file")]
     COMMON = ("max_iters", "max_minutes", "batch_size", "learning_rate", "dropout", "eval_interval")
     COSTLY = {"n_layer", "n_head", "n_embd", "block_size", "batch_size", "micro_batch", "vocab_size"}
@@ -1540,12 +1516,11 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
             with contextlib.suppress(OSError):
                 text = path.read_text(encoding="utf-8", errors="replace").split("\n")
                 for i in range(max(1, line - 3), min(len(text), line + 1) + 1):
-                    parts.append((f"{i:5} | {clean(text[i - 1])}\n", "bold" if i == line
-                                  else "$foreground 60%"))
+                    parts.append((f"{i:5} | {clean(text[i - 1])}\n", "bold" if i == line else DIM))
                     if i == line:
                         parts.append((f"      | {' ' * (column - 1)}^\n", "bold $text-error"))
-        parts += ["\nNothing was started. Mend it, then press ", ("r", "bold $text-accent"), ". ",
-                  ("e", "bold $text-accent"), " opens it in your editor."]
+        parts += ["\nNothing was started. Mend it, then press ", ("r", KEY), ". ",
+                  ("e", KEY), " opens it in your editor."]
         self.query_one("#broken", Static).update(bits(*parts))
         self.add_class("-broken")
         self.set_focus(None)
@@ -1555,20 +1530,14 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         return self.app.gpt.with_name("presets.json")
 
     async def mount_fields(self):
-        form, catalog = self.query_one("#form"), self.app.catalog
-        await form.mount_all([
-            self.field("level", Knob("char", catalog.fields["level"]["choices"], id="level")),
-            self.field("data", Input(id="data", compact=True)),
-            *map(self.make, self.COMMON), self.field("run", Input(id="run", compact=True)),
-            Button("▸ advanced", id="more", compact=True)])
-
-    def field(self, name, widget):
-        return Horizontal(Label(name), widget, classes="field", id=f"row-{name}")
+        await self.query_one("#form").mount_all([
+            *map(self.make, ("level", "data", *self.COMMON, "run")), Button("▸ advanced", id="more", compact=True)])
 
     def make(self, name):
-        about = self.app.catalog.fields[name]
+        about = self.app.catalog.fields.get(name, {"choices": None, "type": "str"})
         choices = about["choices"] or (["true", "false"] if about["type"] == "bool" else None)
-        return self.field(name, Knob("", choices, id=name) if choices else Input(id=name, compact=True))
+        widget = Knob("", choices, id=name) if choices else Input(id=name, compact=True)
+        return Horizontal(Label(name), widget, classes="field", id=f"row-{name}")
 
     @on(DataTable.RowHighlighted, "#recipes")
     def moved(self, event):
@@ -1587,7 +1556,7 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         self.query_one("#level", Knob).set_reactive(Knob.value, about.get("level", "char"))
         self.query_one("#level", Knob).draw()
         put(self.query_one("#about"), (clean(preset), "bold"), f"  {clean(about.get('about', ''))}\n",
-            (f"for {clean(about['for'])}" if about.get("for") else "", "$foreground 60%"))
+            (f"for {clean(about['for'])}" if about.get("for") else "", DIM))
         self.fill()
 
     # the form
@@ -1679,9 +1648,9 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         self.hint(found)
         self.query_one("#start").disabled = bool(found)
         put(self.query_one("#command"), f"$ {clean(self.command())}")
-        hidden = len(self.app.catalog.fields) - len(self.COMMON) - len(self.ELSEWHERE)
+        more = len(self.app.catalog.fields) - len(self.COMMON) - len(self.ELSEWHERE)
         opened = bool(self.query(".extra"))
-        self.query_one("#more", Button).label = "▾ advanced" if opened else f"▸ advanced: {hidden} more"
+        self.query_one("#more", Button).label = "▾ advanced" if opened else f"▸ advanced: {more} more"
         self.fit = None
         if self.asking:
             self.asking.stop()
@@ -1776,9 +1745,8 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
     @work
     async def action_data(self):
         names = await self.app.corpora()
-        options = [("", bits(("browse …", "bold $text-accent"), "  a file of your own")),
-                   *((name, bits((f"{name:16}", "bold"), (about, "$foreground 60%"))) for name,
-                     about in names.items())]
+        options = [("", bits(("browse …", KEY), "  a file of your own")),
+                   *((name, bits((f"{name:16}", "bold"), (about, DIM))) for name, about in names.items())]
         name = await self.app.push_screen_wait(Pick("data", options))
         if name == "":
             name = await self.app.push_screen_wait(Browse())
@@ -1857,7 +1825,7 @@ class Turn(Vertical):
         "Show a part of the text: its number, or -1 for the last."
         part %= len(self.starts)
         first, last = [*self.starts, len(self.tokens)][part:part + 2]
-        parts = [(clean(self.shown), "bold $text-accent")] if part == 0 else []
+        parts = [(clean(self.shown), KEY)] if part == 0 else []
         if self.xray:
             for n, (text, prob, _) in enumerate(self.tokens[first:last], first):
                 look = "bold reverse" if n == self.at else "" if prob is None else surprise(prob)
@@ -2045,7 +2013,7 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
     def show(self):
         super().show()
         self.show_model()
-        welcome, key = self.query_one("#welcome", Static), lambda name: (name, "bold $text-accent")
+        welcome, key = self.query_one("#welcome", Static), lambda name: (name, KEY)
         texts = []
         if self.trouble:
             texts = [("It does not work:\n", "bold $text-error"), clean(self.trouble), "\n\n", key("ctrl+o"),
@@ -2076,7 +2044,7 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
         gap = self.size.width - 2 - len(name + file + what + right)
         if gap < 1:
             what, gap = "", max(1, gap + len(what))
-        put(self.query_one("#model"), (name, "bold"), file, (what, "$foreground 60%"), " " * gap,
+        put(self.query_one("#model"), (name, "bold"), file, (what, DIM), " " * gap,
             (right, "$text-warning" if self.used > (size or 0) else "$text-success"))
 
     # asking
@@ -2165,7 +2133,7 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
         for run in self.app.newest_first():
             for path in run.checkpoints():
                 loss = run.best and (run.best.val if path.name == "best.pt" else run.evals[-1].val)
-                about = f"{run.shape('{level:5}')} val {fixed(loss)}", "$foreground 60%"
+                about = f"{run.shape('{level:5}')} val {fixed(loss)}", DIM
                 options.append((str(path), bits((f"{run.name:24} ", "bold"), f"{path.name:10}", about)))
         if not options:
             return self.notify("There is no checkpoint yet: 1 trains a model", severity="warning")
@@ -2221,7 +2189,7 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
         words = {"hardly": 0.01, "little": 0.05, "rather": 0.2, "well": 0.5, "surely": 0.9}
         legend = [part for word, p in words.items() for part in ((f" {word} ", surprise(p)), " ")]
         self.query_one("#peek", Static).update(bits(
-            (show(text)[0], "bold reverse"), said, *parts, ("\nexpected: ", "$foreground 60%"), *legend))
+            (show(text)[0], "bold reverse"), said, *parts, ("\nexpected: ", DIM), *legend))
 
     # taking it along
 
@@ -2243,8 +2211,7 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
 def ask(program, *words):
     "Run one of our programs and wait. -> exit status, output, errors"
     try:
-        done = subprocess.run([sys.executable, str(program), *words], capture_output=True, text=True,
-                              timeout=60,
+        done = subprocess.run([sys.executable, str(program), *words], capture_output=True, timeout=60,
                               encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL)
         return done.returncode, done.stdout, done.stderr
     except (OSError, subprocess.SubprocessError) as e:
@@ -2256,10 +2223,9 @@ class Tui(App):
     TITLE, CSS = "gpt", CSS
     TABS = {"train": "Train", "watch": "Watch", "runs": "Runs", "chat": "Chat"}
     MODES = {"train": Train, "watch": Watch, "runs": Runs, "chat": Chat}
-    BINDINGS = [*[Binding(f"{i},f{i + 1}", f"switch_mode('{name}')", f"{title}: the screen", show=False)
+    BINDINGS = [*[hidden(f"{i},f{i + 1}", f"switch_mode('{name}')", f"{title}: the screen")
                   for i, (name, title) in enumerate(TABS.items(), 1)],
-                Binding("question_mark,f1", "help", "Help"), Binding("ctrl+q", "leave", "Quit", show=False,
-                                                                    priority=True)]
+                Binding("question_mark,f1", "help", "Help"), hidden("ctrl+q", "leave", "Quit", priority=True)]
 
     def __init__(self, root=Path("runs"), run=None, gpt=HERE / "gpt.py", theme=None):
         super().__init__()
@@ -2362,10 +2328,9 @@ class Tui(App):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with open(folder / "train.log", "ab") as log:
-                process = subprocess.Popen([sys.executable, str(self.gpt), "train", *flags],
-                                           stdin=subprocess.DEVNULL,
-                                           stdout=log, stderr=log, env={**os.environ,
-                                               "PYTHONUNBUFFERED": "1"}, **own)
+                process = subprocess.Popen(
+                    [sys.executable, str(self.gpt), "train", *flags], stdin=subprocess.DEVNULL, stdout=log,
+                    stderr=log, env={**os.environ, "PYTHONUNBUFFERED": "1"}, **own)
         except OSError as e:
             return self.notify(f"can't start: {e}", severity="error")
         run = self.runs.setdefault(folder, Run(folder))
