@@ -585,10 +585,9 @@ Screen { background: $background; }
 #bar { height: 1; background: $panel; }
 #tabs { width: 1fr; }
 #news { width: auto; max-width: 60%; text-align: right; padding-right: 1; text-wrap: nowrap; }
-#body { height: 1fr; }
 Footer { background: $panel; }
 Chart { height: 1fr; min-height: 5; padding: 0 1 0 0; text-align: center; }
-Chart:focus { background-tint: $foreground 2%; }
+Chart:focus, #said:focus { background-tint: $foreground 2%; }
 Chart > .chart--label { color: $text-muted; }
 Chart > .chart--grid { color: $foreground 12%; }
 Chart > .chart--raw { color: $primary 45%; }
@@ -597,17 +596,15 @@ Chart > .chart--val { color: $text-accent; text-style: bold; }
 Chart > .chart--best { color: $text-success; text-style: bold; }
 .pane { border: round $foreground 20%; border-title-color: $text-accent; border-subtitle-color: $text-muted;
         padding: 0 1; scrollbar-size-vertical: 1; }
-.pane:focus { border: round $primary; }
+#prompt:focus, .pane:focus { border: round $primary; }
 ModalScreen { align: center middle; background: $background 60%; }
 .box { width: 74; max-width: 96%; height: auto; max-height: 90%; border: round $primary; background: $surface;
        border-title-color: $text-accent; border-title-style: bold; padding: 0 2; }
 .box Input { margin: 1 0; }
 .box OptionList { height: auto; max-height: 18; border: none; background: $surface; padding: 0; }
-.bad { color: $text-error; }
-Input.-invalid { color: $text-error; }
+.bad, Input.-invalid { color: $text-error; }
 
 #head { height: 2; padding: 0 1; }
-#watch { height: 1fr; }
 #side { width: 42; display: none; padding: 0 1; border-left: solid $foreground 15%; }
 .-wide #side { display: block; }
 .-wide #stats { display: none; }
@@ -621,18 +618,14 @@ Input.-invalid { color: $text-error; }
 .-tall #talk { height: 30%; }
 #talk .pane { width: 1fr; height: 100%; }
 #log { display: none; text-wrap: nowrap; }
-.-wide #log { display: block; }
-#watch.-log #log { display: block; }
+.-wide #log, #watch.-log #log { display: block; }
 #watch.-log #samples, #watch.-log #left { display: none; }
 #watch.-log #talk { height: 1fr; }
 
 #model { height: 1; padding: 0 1; background: $boost; text-wrap: nowrap; }
-#chat { height: 1fr; }
-#said { height: 1fr; padding: 0 1; scrollbar-size-vertical: 1; }
-#said:focus { background-tint: $foreground 2%; }
+#said { padding: 0 1; scrollbar-size-vertical: 1; }
 Turn { height: auto; margin-top: 1; }
-Turn Static { height: auto; }
-#welcome { padding: 1 2; height: auto; color: $foreground 70%; }
+#welcome { padding: 1 2; color: $foreground 70%; }
 #peek { display: none; height: 3; padding: 0 1; border-top: solid $foreground 15%; text-wrap: nowrap; }
 #chat.-xray #peek { display: block; }
 #controls { display: none; width: 43; padding: 0 1; border-left: solid $foreground 15%;
@@ -642,13 +635,11 @@ Turn Static { height: auto; }
 #prompt { height: 5; border: round $foreground 30%; padding: 0 1; background: $background;
           border-title-color: $text-accent; border-subtitle-color: $foreground 60%; }
 .-low #prompt { height: 4; }
-#prompt:focus { border: round $primary; }
 
-#choose { height: 1fr; }
 #recipes { width: 37; height: 100%; overflow-x: hidden; }
 .-wide #recipes { width: 84; }
 #form { padding: 0 1; border-left: solid $foreground 15%; scrollbar-size-vertical: 1; }
-#about { height: auto; margin-bottom: 1; }
+#about { margin-bottom: 1; }
 .field { height: 1; }
 .field Label { width: 15; color: $foreground 60%; }
 .field:focus-within Label { color: $text-accent; text-style: bold; }
@@ -855,11 +846,9 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
                 Binding("g", "control('sample')", "Sample"), Binding("c", "chat('best.pt')", "Chat"),
                 hidden("C", "chat('latest.pt')", "Chat with the newest weights"),
                 Binding("l", "log_pane", "Log"), Binding("m", "smooth", "Smooth"), *CHART_KEYS,
-                hidden("left_square_bracket", "other(-1)", "Newer run"),
-                hidden("right_square_bracket", "other(1)", "Older run"),
                 hidden("k", "kill", "Kill the process"), hidden("w", "copy", "Copy the command")]
-    SIDE = {"loss": ("train", "val", "best", "bits/byte", "gap"), "speed": ("tok/s", "MFU", "so far", "tokens"),
-            "optimizer": ("lr", "norm"), "machine": ("memory", "device")}
+    SIDE = {"loss": ("train", "val", "best", "bits/byte", "gap"),
+            "speed": ("tok/s", "MFU", "so far", "tokens"), "optimizer": ("lr", "norm"), "machine": ("memory", "device")}
     share, keyed = 0.05, ()
 
     def body(self):
@@ -1076,12 +1065,6 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         self.notify(f"smoothing: {SMOOTHING[self.share]}", timeout=1.5)
         self.show()
 
-    def action_other(self, by):
-        runs = self.app.newest_first()
-        if runs:
-            at = runs.index(self.app.chosen) + by if self.app.chosen in runs else 0
-            self.app.watch_run(runs[at % len(runs)])
-
     def action_copy(self):
         self.app.copy_command(self.app.chosen)
 
@@ -1199,12 +1182,9 @@ marked, the chart shows the one under the cursor. A click on a column's title so
             return bool(run and run.checkpoints())
         return True
 
+    @on(DataTable.RowSelected)
     def action_open(self):
         self.app.watch_run(self.current())
-
-    @on(DataTable.RowSelected)
-    def opened(self):
-        self.action_open()
 
     def action_mark(self):
         folder = self.current().folder
@@ -1445,8 +1425,8 @@ class Train(Page):
 what is wrong is said while you type. enter goes on, esc goes back to the presets."""
     BINDINGS = [Binding("ctrl+s", "start", "Start"), Binding("ctrl+o", "data", "Data"),
                 Binding("ctrl+t", "more", "Advanced"), Binding("ctrl+y", "copy", "Copy command"),
-                hidden("down", "go(1)", "Next"), hidden("up", "go(-1)", "Back"),
-                hidden("escape", "presets", "Presets"),
+                hidden("down", "app.focus_next", "Next"), hidden("up", "app.focus_previous", "Back"),
+                hidden("escape", "app.focus('recipes')", "Presets"),
                 Binding("r", "reload", "Read again"), Binding("e", "edit", "Edit the file")]
     COMMON = ("max_iters", "max_minutes", "batch_size", "learning_rate", "dropout", "eval_interval")
     COSTLY = {"n_layer", "n_head", "n_embd", "block_size", "batch_size", "micro_batch", "vocab_size"}
@@ -1531,7 +1511,8 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
 
     async def mount_fields(self):
         await self.query_one("#form").mount_all([
-            *map(self.make, ("level", "data", *self.COMMON, "run")), Button("▸ advanced", id="more", compact=True)])
+            *map(self.make, ("level", "data", *self.COMMON, "run")),
+            Button("▸ advanced", id="more", compact=True)])
 
     def make(self, name):
         about = self.app.catalog.fields.get(name, {"choices": None, "type": "str"})
@@ -1675,8 +1656,7 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
     @work(exclusive=True, group="estimate")
     async def estimate_edited(self):
         "The size of what was edited, said by the program that knows."
-        flags = [f for f in self.flags()[:-2]]
-        code, out, _ = await self.app.ask_gpt("presets", "--json", *flags)
+        code, out, _ = await self.app.ask_gpt("presets", "--json", *self.flags()[:-2])
         with contextlib.suppress(ValueError, KeyError, TypeError):
             self.fit = json.loads(out)["presets"][self.preset][self.level] if code == 0 else None
             self.estimate()
@@ -1714,20 +1694,11 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
             return bool(self.trouble)
         return not self.trouble or action not in ("start", "data", "more", "copy")
 
-    def action_go(self, by):
-        self.focus_next() if by > 0 else self.focus_previous()
-
-    def action_presets(self):
-        self.query_one("#recipes").focus()
-
     @on(Input.Submitted)
     def next_field(self):
         self.focus_next()
 
     @on(Button.Pressed, "#more")
-    def more(self):
-        self.action_more()
-
     @work
     async def action_more(self):
         if extra := self.query(".extra"):
@@ -1767,9 +1738,6 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         self.action_reload()
 
     @on(Button.Pressed, "#start")
-    def pressed(self):
-        self.action_start()
-
     @work
     async def action_start(self):
         if not self.app.catalog or self.problems():
@@ -1870,7 +1838,7 @@ class Prompt(TextArea):
 class Chat(Page):
     HELP = """The model goes on with the text you begin. enter in an empty box: it writes on. esc stops it;
 esc again leaves the box, and there the single keys work: x for the X-ray, then ← → from token to token."""
-    BINDINGS = [Binding("escape", "stop", "Stop"), hidden("escape", "leave", "Leave the box, or go back to it"),
+    BINDINGS = [Binding("escape", "stop", "Stop"), hidden("escape", "leave", "Leave or enter the box"),
                 Binding("ctrl+r", "again", "Again"), Binding("ctrl+g", "on", "More"),
                 Binding("ctrl+o", "open", "Model"), Binding("ctrl+t", "knobs", "Tune"),
                 Binding("ctrl+l,x", "xray", "X-ray"), Binding("ctrl+s", "save", "Save"),
@@ -2225,7 +2193,7 @@ class Tui(App):
     MODES = {"train": Train, "watch": Watch, "runs": Runs, "chat": Chat}
     BINDINGS = [*[hidden(f"{i},f{i + 1}", f"switch_mode('{name}')", f"{title}: the screen")
                   for i, (name, title) in enumerate(TABS.items(), 1)],
-                Binding("question_mark,f1", "help", "Help"), hidden("ctrl+q", "leave", "Quit", priority=True)]
+                Binding("question_mark,f1", "help", "Help")]
 
     def __init__(self, root=Path("runs"), run=None, gpt=HERE / "gpt.py", theme=None):
         super().__init__()
@@ -2405,7 +2373,7 @@ class Tui(App):
         self.push_screen(Help(self.page, [(" ".join(shown), words) for words, shown in keys.items()]))
 
     @work
-    async def action_leave(self):
+    async def action_quit(self):
         ours = [run for run in self.runs.values() if run.process and run.process.poll() is None]
         answer = "l"
         if ours:
@@ -2418,8 +2386,6 @@ class Tui(App):
                 run.control("stop") if run.start else run.process.terminate()
         if answer:
             self.exit()
-
-    action_quit = action_leave
 
 async def picture(app, folder):
     "Pictures of the four screens for the README: of the app as it is, with what runs there really are."
