@@ -173,13 +173,10 @@ class Run:
             try:
                 if line:
                     record = json.loads(line)
-                    getattr(self, "on_" + record["kind"], self.ignore)(record)
+                    getattr(self, "on_" + record["kind"], lambda record: None)(record)
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 self.bad += 1
         self.version += 1
-
-    def ignore(self, record):
-        pass
 
     def on_step(self, r):
         loss = number(r.get("loss"))
@@ -664,7 +661,6 @@ DataTable, DataTable:focus { background: $background; background-tint: transpare
 DataTable > .datatable--header { background: $background; color: $text-muted; text-style: bold; }
 DataTable > .datatable--cursor { background: $primary 30%; color: $foreground; text-style: bold; }
 #filter { display: none; }
-#filter.-on { display: block; }
 #overlay { border-top: solid $foreground 15%; }
 #none { display: none; padding: 1 3; height: 1fr; }
 """
@@ -848,7 +844,8 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
                 Binding("l", "log_pane", "Log"), Binding("m", "smooth", "Smooth"), *CHART_KEYS,
                 hidden("k", "kill", "Kill the process"), hidden("w", "copy", "Copy the command")]
     SIDE = {"loss": ("train", "val", "best", "bits/byte", "gap"),
-            "speed": ("tok/s", "MFU", "so far", "tokens"), "optimizer": ("lr", "norm"), "machine": ("memory", "device")}
+            "speed": ("tok/s", "MFU", "so far", "tokens"), "optimizer": ("lr", "norm"),
+            "machine": ("memory", "device")}
     share, keyed = 0.05, ()
 
     def body(self):
@@ -1022,8 +1019,8 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
     @work
     async def action_stop(self):
         run = self.app.chosen
-        if await self.app.push_screen_wait(Ask("stop", f"Stop {run.name}? It saves, and can be resumed.",
-                                               s="stop and save")):
+        text = f"Stop {run.name}? It saves, and can be resumed."
+        if await self.app.push_screen_wait(Ask("stop", text, s="stop and save")):
             if run.state == "starting":
                 run.process.terminate()
             else:
@@ -1216,7 +1213,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
 
     def action_filter(self):
         box = self.query_one("#filter")
-        box.add_class("-on")
+        box.display = True
         box.focus()
 
     @on(Input.Changed, "#filter")
@@ -1229,7 +1226,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
 
     def action_clear(self):
         box = self.query_one("#filter", Input)
-        box.remove_class("-on")
+        box.display = False
         box.value = ""
         self.query_one(DataTable).focus()
         self.show()
@@ -1247,8 +1244,8 @@ marked, the chart shows the one under the cursor. A click on a column's title so
             return self.notify(f"{', '.join(alive)} is running: stop it first", severity="warning")
         names = ", ".join(run.name for run in runs)
         text = f"Delete {names}, checkpoints and all? There is no way back."
-        if await self.app.push_screen_wait(Ask("delete", text,
-                                               d=f"delete {len(runs)} run{'s' * (len(runs) > 1)}")):
+        answer = f"delete {len(runs)} run{'s' * (len(runs) > 1)}"
+        if await self.app.push_screen_wait(Ask("delete", text, d=answer)):
             for run in runs:
                 self.app.forget(run, delete_run(run.folder))
             self.marked = []
@@ -1360,8 +1357,8 @@ class Knob(Static, can_focus=True):
     def draw(self):
         if self.free:
             shown = f"{self.typed}▏" if self.typed else self.value
-            return self.update(bits(("◂ ", Style.from_meta({"turn": -1})), (shown, "bold"),
-                                    (" ▸", Style.from_meta({"turn": 1}))))
+            less, more = (Style.from_meta({"turn": by}) for by in (-1, 1))
+            return self.update(bits(("◂ ", less), (shown, "bold"), (" ▸", more)))
         look = {self.value: "bold $background on $primary"}
         self.update(bits(*[Content.styled(f" {option} ", look.get(option, "")).stylize(
             Style.from_meta({"pick": option})) for option in self.options]))
@@ -1663,22 +1660,20 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
 
     def estimate(self):
         base, texts = {**self.base(), **(self.fit or {})}, self.texts()
-        values = {k: number_of(texts[k]) or 0 for k in ("max_iters", "max_minutes", "batch_size",
-                                                        "block_size")}
+        steps, minutes, batch, block = (
+            number_of(texts[k]) or 0 for k in ("max_iters", "max_minutes", "batch_size", "block_size"))
         device = self.app.catalog.devices[0] if self.app.catalog.devices else {}
         rough = "" if self.fit or not self.edited.keys() & self.COSTLY else "unedited: "
         fits = ("fits", "bold $text-success") if base.get("fits") else ("does not fit", "bold $text-error")
         parts = [rough, (short(number(base.get("parameters"))), "bold"), " weights · ",
                  f"{size(number(base.get('memory')))} of {size(number(device.get('memory')))} ", fits]
-        tokens = values["batch_size"] * values["block_size"]
-        like = [run for run in self.app.runs.values() if run.speed and [run.part("train").get(k) for k in (
-            "preset", "level")] == [self.preset, self.level]]
-        parts.append(f" · {short(tokens)} tokens a step")
-        if values["max_minutes"]:
-            parts.append(f" · {clock(values['max_minutes'] * 60)} h" if values["max_minutes"] >= 60 else
-                         f" · {values['max_minutes']:g} min")
-        elif like and values["max_iters"]:
-            took = clock(values["max_iters"] * tokens / like[-1].speed)
+        like = [run for run in self.app.runs.values() if run.speed
+                and [run.part("train").get(k) for k in ("preset", "level")] == [self.preset, self.level]]
+        parts.append(f" · {short(batch * block)} tokens a step")
+        if minutes:
+            parts.append(f" · {clock(minutes * 60)} h" if minutes >= 60 else f" · {minutes:g} min")
+        elif like and steps:
+            took = clock(steps * batch * block / like[-1].speed)
             parts.append(f" · about {took}, as {like[-1].name} ran")
         bests = [run.best.val for run in like if run.best]
         if base.get("expect"):
