@@ -22,8 +22,7 @@ def lines_of(n=300, end="done", most=0, warn="", level="char", preset="nano", **
     "What a run of n steps would write to metrics.jsonl."
     r, most = random.Random(n), most or n
     train = {"preset": preset, "level": level, "data": "sherlock", "batch_size": 32, "micro_batch": 0,
-             "max_iters": most,
-             "learning_rate": 0.006, "muon_lr": 0.03, **train}
+             "max_iters": most, "learning_rate": 0.006, "muon_lr": 0.03, **train}
     model = {"n_layer": 3, "n_head": 3, "n_embd": 48, "block_size": 128, "vocab_size": 98}
     yield {"kind": "start", "config": {"model": model, "train": train, "used": {"dtype": "float32",
         "torch": "2"}},
@@ -35,12 +34,10 @@ def lines_of(n=300, end="done", most=0, warn="", level="char", preset="nano", **
             yield {"kind": "step", "step": step, "loss": loss + r.gauss(0, 0.05), "grad_norm": 0.4,
                    "lr": 0.006,
                    "tokens": step * 4096, "tokens_per_s": 40000, "elapsed_s": step * 0.03, "eta_s": 9,
-                   "mfu": 0.31,
-                   "memory_mb": 420, "done": step / most}
+                   "mfu": 0.31, "memory_mb": 420, "done": step / most}
         if step % 50 == 0:
             yield {"kind": "eval", "step": step, "train_loss": loss, "val_loss": loss + 0.1, "best": loss
-                   + 0.1,
-                   "perplexity": 7, "bits_per_byte": loss / 0.7}
+                   + 0.1, "perplexity": 7, "bits_per_byte": loss / 0.7}
             yield {"kind": "sample", "step": step, "text": f"sample {step} [/b] \x1b]0;hacked\x07 \ud800 end"}
     if warn:
         yield {"kind": "warn", "step": n, "text": warn}
@@ -339,12 +336,9 @@ def test_train_shows_what_there_is_and_checks_what_is_typed(root, fake):
         await until(pilot, lambda: value("max_iters").value == str(steps)
                     and "--level word" in shown(page, "#command"))
         for name, text, wrong in (("batch_size", "x", "a whole number"), ("batch_size", "0",
-            "batch_size >= 1"),
-                                  ("learning_rate", "-1", "learning_rate > 0"), ("dropout", "1",
-                                      "dropout < 1"),
+            "batch_size >= 1"), ("learning_rate", "-1", "learning_rate > 0"), ("dropout", "1", "dropout < 1"),
                                   ("max_iters", "0", "no end in sight"), ("data", "no/such.txt",
-                                      "there is no"),
-                                  ("run", "a/b", "a name without")):
+                                      "there is no"), ("run", "a/b", "a name without")):
             was = value(name).value
             value(name).value = text
             await until(pilot, lambda: wrong in shown(page, "#hint"))
@@ -614,8 +608,7 @@ def test_chat_streams_stops_and_tries_again(root, fake, size):
         await quiet(pilot, 2)
         assert asked(root)[1] | {"id": 0} == {
             "id": 0, "prompt": "Once", "probs": True, "temperature": 0.8, "top_k": 0, "top_p": 0.95,
-            "min_p": 0,
-            "repetition_penalty": 1, "max_new_tokens": 25, "seed": 7}
+            "min_p": 0, "repetition_penalty": 1, "max_new_tokens": 25, "seed": 7}
         await until(pilot, lambda: shows(pilot, "25 tokens · 99 tokens/s · T 0.8 · top-p 0.95 · seed 7",
                                          "25/64"))
         await pilot.press("ctrl+g")                           # it goes on from all there is
@@ -723,8 +716,7 @@ def test_without_colour(root, fake, monkeypatch):
     async def script(pilot):
         await until(pilot, lambda: shows(pilot, "★ best", "● val"))
         colours = {s.style.color.get_truecolor() for strip in pilot.app.screen._compositor.render_strips()
-                   for s in strip
-                   if s.style and s.style.color and not s.style.color.is_default}
+                   for s in strip if s.style and s.style.color and not s.style.color.is_default}
         assert all(max(c) - min(c) < 3 for c in colours)
     drive(tui.Tui(root, root / "a", gpt=fake), script)
 

@@ -390,7 +390,8 @@ def ticks(low, high, most, log):
         return found, lambda v: short(v) if v >= 1 else f"{v:.3g}"
     step = 10 ** math.floor(math.log10(max(high - low, 1e-12) / max(1, most)))
     step *= next(s for s in (1, 2, 5, 10) if (high - low) / (step * s) <= most)
-    found = [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    found = [min(max(i * step, low), high) for i in range(first, last + 1)]
     if high >= 10_000:
         return found, short
     return found, lambda v: f"{v:,.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
