@@ -725,7 +725,7 @@ class Page(Screen):
         put(self.query_one("#news"), self.news())
 
     def news(self):
-        live = [run for run in self.app.runs.values() if run.state in LIVE]
+        live = [run for run in list(self.app.runs.values()) if run.state in LIVE]
         if not live:
             return bits((self.app.machine, DIM))
         run = max(live, key=lambda r: (r is self.app.chosen, r.written))
@@ -1106,7 +1106,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
     def found(self):
         words = self.query_one("#filter", Input).value.lower().split()
         keys = ("run", "state", "preset", "level", "data")
-        runs = [run for run in self.app.runs.values() if all(
+        runs = [run for run in list(self.app.runs.values()) if all(
             word in " ".join(self.COLUMNS[k][1](run) for k in keys).lower() for word in words)]
         value, down = self.COLUMNS[self.by][1], bool(self.COLUMNS[self.by][2]) != self.backwards
         known = [run for run in runs if value(run) is not None]
@@ -1668,7 +1668,7 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         fits = ("fits", "bold $text-success") if base.get("fits") else ("does not fit", "bold $text-error")
         parts = [rough, (short(number(base.get("parameters"))), "bold"), " weights · ",
                  f"{size(number(base.get('memory')))} of {size(number(device.get('memory')))} ", fits]
-        like = [run for run in self.app.runs.values() if run.speed
+        like = [run for run in list(self.app.runs.values()) if run.speed
                 and [run.part("train").get(k) for k in ("preset", "level")] == [self.preset, self.level]]
         parts.append(f" · {short(batch * block)} tokens a step")
         if minutes:
@@ -2273,7 +2273,7 @@ class Tui(App):
         self.wake.set()
 
     def newest_first(self):
-        return sorted(self.runs.values(), key=lambda r: (r.state in LIVE, r.written), reverse=True)
+        return sorted(list(self.runs.values()), key=lambda r: (r.state in LIVE, r.written), reverse=True)
 
     def watch_run(self, run):
         self.chosen = run
@@ -2370,7 +2370,7 @@ class Tui(App):
 
     @work
     async def action_quit(self):
-        ours = [run for run in self.runs.values() if run.process and run.process.poll() is None]
+        ours = [run for run in list(self.runs.values()) if run.process and run.process.poll() is None]
         answer = "l"
         if ours:
             names = ", ".join(run.name for run in ours)
