@@ -23,7 +23,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
@@ -118,13 +118,8 @@ def command_line(words):
     parser = gpt.Parser(usage="python data.py list | SOURCE ... [--OPTION VALUE ...]", description=__doc__,
                         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="as above; several become one corpus")
-    for name, f in gpt.knobs(Options).items():
-        alone = "true" if f.type is bool else None
-        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, nargs="?" if alone else None, const=alone,
-                            metavar="|".join(get_args(f.type)) or f.type.__name__.upper(),
-                            help=f"{f.metadata['help']} [{f.default}]".replace("%", "%%"))
-    flags = [re.sub("^--[^=]+", lambda flag: "--" + flag[0][2:].replace("-", "_"), word) for word in words]
-    asked = vars(parser.parse_intermixed_args(flags or ["--help"]))
+    gpt.add_flags(parser, gpt.knobs(Options))
+    asked = vars(parser.parse_intermixed_args(gpt.underscored(words) or ["--help"]))
     o = gpt.fill(Options, asked)
     o.sources = asked["sources"]
     return o

@@ -4,7 +4,7 @@
 # ///
 """gpt.py: train a GPT-2 from scratch and talk to it, in one file that you can read in one sitting.
 
-    python gpt.py train --preset nano --level word      a first model of words: under a minute on a laptop
+    python gpt.py train --preset nano --level word      a first model of words: about a minute on a laptop
     python gpt.py train --preset laptop --data my.txt   your own text, letter by letter: three minutes
     python gpt.py train --resume                        go on with the newest run, bit for bit
     torchrun --nproc_per_node=4 gpt.py train --preset gpt2 --data openwebtext           four GPUs, days
@@ -297,11 +297,23 @@ COMMANDS = {                                                  # what it does, it
     "presets": ("the recipes: size, memory, does it fit", (ModelConfig, TrainConfig), "json"),
     "bench": ("tokens/s, use of the device and memory", (), "preset presets device")}
 
-SWITCHES = "--json", "--jsonl", "--rows", "--show_probs", "--compile"
+SWITCHES = {f"--{name}" for name, f in knobs(Options).items() if f.type is bool}
 
 class Parser(argparse.ArgumentParser):
     def error(self, message):
         raise Problem(message)
+
+def add_flags(group, fields):
+    "A flag for each field. A switch may stand alone."
+    for name, f in fields.items():
+        alone = {"resume": "newest", "compile": "true"}.get(name, "true" if f.type is bool else None)
+        how = {"nargs": "?", "const": alone} if alone else {}
+        how |= {"action": "append"} if f.type is tuple else {}
+        group.add_argument(f"--{name}", help=f"{f.metadata['help']} [{f.default}]", default=argparse.SUPPRESS,
+                           metavar="|".join(get_args(f.type)) or f.type.__name__.upper(), **how)
+
+def underscored(words):                                       # --top-k is --top_k; its value is left alone
+    return [re.sub("^--[^=]+", lambda flag: "--" + flag[0][2:].replace("-", "_"), word) for word in words]
 
 def command_line(words):
     "-> the command and what was asked of it: as text, since types and rules are checked where they are used."
@@ -315,16 +327,10 @@ def command_line(words):
     if "RUN" in options:
         parser.add_argument("run", nargs="*", help="a run's folder or a checkpoint [the newest run]")
     for config in (*configs, Options):
-        group = parser.add_argument_group(config.__doc__)
-        for name, f in knobs(config).items():
-            if config is not Options or name in options.split():
-                alone = {"resume": "newest", "compile": "true"}.get(name, "true" if f.type is bool else None)
-                how = {"nargs": "?", "const": alone} if alone else {}
-                how |= {"action": "append"} if f.type is tuple else {}
-                group.add_argument(f"--{name}", help=f"{f.metadata['help']} [{f.default}]", **how,
-                                   metavar="|".join(get_args(f.type)) or f.type.__name__.upper(),
-                                   default=argparse.SUPPRESS)
-    flags = [re.sub("^--[^=]+", lambda flag: "--" + flag[0][2:].replace("-", "_"), w) for w in words[1:]]
+        wanted = options.split() if config is Options else knobs(config)
+        fields = {name: f for name, f in knobs(config).items() if name in wanted}
+        add_flags(parser.add_argument_group(config.__doc__), fields)
+    flags = underscored(words[1:])
     if "RUN" in options:                                      # --jsonl RUN: that is not its value
         flags = [flag + "=true" * (flag in SWITCHES) for flag in flags]
     asked, unknown = parser.parse_known_args(flags)
@@ -1613,7 +1619,7 @@ def runs_command(asked):
         config = start.get("config", {}).get("train", {})
         evals = [line for line in log["eval"] if line["val_loss"] is not None]
         best = min(evals, key=lambda line: line["val_loss"], default={})
-        over = end and end["time"] >= start["time"]           # a run that goes on has a new start
+        over = end and end["time"] >= start.get("time", 0)    # a run that goes on has a new start
         state = end["reason"] if over else "running" if time.time() - now < 120 else "crashed"
         rows.append({"run": path.parent.name, **{k: config.get(k) for k in ("preset", "level", "data")},
                      "weights": start.get("parameters"), "steps": step.get("step"),
