@@ -24,6 +24,7 @@ import argparse, base64, codecs, contextlib, copy, ctypes, dataclasses, difflib,
 import math, os, platform, queue, re, shutil, signal, subprocess, sys, tempfile, threading, time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -60,7 +61,7 @@ def check_known(names, known, what="unknown option"):
 
 def need(module, package=None):                               # for packages that only some people need
     with blame(f"pip install {package or module}", ImportError, kind=Failure):
-        return __import__(module, fromlist=["*"])
+        return import_module(module)
 
 # ---- configuration: one line = one field = one flag = one line of --help -----------------------------------
 
@@ -154,6 +155,7 @@ class Options(TrainConfig):                                   # of which they us
     json: bool = knob(False, "for programs")
     jsonl: bool = knob(False, "for programs: a request a line in, a piece of the answer a line out")
     compile: bool = knob(False, "torch.compile: takes a minute, then less for each token on GPUs")
+    against: Literal["none", "hf"] = knob("none", "hf: how many times as fast as Hugging Face's GPT-2")
 
 def knobs(*configs):
     return {f.name: f for config in configs for f in dataclasses.fields(config) if f.metadata}
@@ -295,7 +297,7 @@ COMMANDS = {                                                  # what it does, it
     "plot": ("draw the losses of runs", (), "RUN out"),
     "runs": ("what was trained here", (), "sort json"),
     "presets": ("the recipes: size, memory, does it fit", (ModelConfig, TrainConfig), "json"),
-    "bench": ("tokens/s, use of the device and memory", (), "preset presets device")}
+    "bench": ("tokens/s, use of the device and memory", (), "preset presets device against")}
 
 SWITCHES = {f"--{name}" for name, f in knobs(Options).items() if f.type is bool}
 
@@ -1631,14 +1633,37 @@ def runs_command(asked):
     rows.sort(key=lambda row: (row[o.sort] is None, row[o.sort]))
     print(json.dumps(rows)) if o.json else print_table(" ".join(rows[0]), (row.values() for row in rows))
 
+def rival(m, c, device, new):
+    """Hugging Face's GPT-2 in the same shape, as its documentation has it -> the tokens/s that it trains at, in
+    32 or 16 bits, whichever is faster, and that it samples at."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
+    hf, ids = need("transformers"), torch.randint(m.vocab_size, (c.micro_batch or c.batch_size, m.block_size))
+    torch.set_num_threads(os.cpu_count())
+    drop = dict.fromkeys(["resid_pdrop", "embd_pdrop", "attn_pdrop"], c.dropout)
+    same = {name: getattr(m, name) for name in ("n_layer", "n_head", "n_embd", "vocab_size")}
+    shape = hf.GPT2Config(n_positions=m.block_size, bos_token_id=0, eos_token_id=None, **same, **drop)
+    model, ids = hf.GPT2LMHeadModel(shape).to(device), ids.to(device)
+    adamw = torch.optim.AdamW(model.parameters())
+    def step(short):
+        with torch.autocast(device.type, enabled=short):
+            loss = model(ids, labels=ids).loss
+        loss.backward()
+        adamw.step()
+        adamw.zero_grad()
+        return loss.item()
+    trained = ids.numel() * 1e3 / min(median_ms(lambda: step(short), 3000) for short in (False, True))
+    model.eval()
+    ms = median_ms(lambda: model.generate(ids[:1, :1], max_new_tokens=new, do_sample=True, top_k=0), 1000)
+    return trained, new * 1e3 / ms
+
 def bench_command(asked):
     """Each preset trains for some seconds on made-up tokens, as a run of its own, and then samples. GB/s: the
     weights that this reads; the copy is what the machine's memory can do."""
     o, presets, (old, new) = fill(Options, asked), load_presets(asked.get("presets")), np.ones((2, 1 << 24))
     copying = 2 * old.nbytes / median_ms(lambda: np.copyto(new, old), 500) / 1e6
-    line = "{:12}{:>12}{:>10}{:>6}{:>11}{:>11}{:>7}"
-    print(f"copying: {copying:.0f} GB/s")
-    print(line.format(*"preset tokens/s TFLOP/s MFU memory sampled/s GB/s".split()), flush=True)
+    line = "{:12}{:>12}{:>10}{:>6}{:>11}{:>11}{:>7}" + "{:>10}{:>10}" * (o.against == "hf")
+    head = "preset tokens/s TFLOP/s MFU memory sampled/s GB/s train/hf sample/hf"
+    print(f"copying: {copying:.0f} GB/s", line.format(*head.split()), sep="\n", flush=True)
     for name in [o.preset] if o.preset else presets:
         c = fill(TrainConfig, recipe(presets, name))
         letters = "".join(map(chr, range(1 << 17, (1 << 17) + TYPICAL_VOCABULARY[c.level] - 1)))
@@ -1655,16 +1680,19 @@ def bench_command(asked):
                     subprocess.run(words, stdout=subprocess.DEVNULL, timeout=300)
                 expect(steps := read_log(run)["step"], "none")
                 lm = load(run, o.device, "auto")
-                lm.sample(max_new_tokens=min(100, lm.config.block_size - 1))
+                new = min(100, lm.config.block_size - 1)
+                sampled = new * 1e3 / median_ms(lambda: lm.sample(max_new_tokens=new), 1000)
             except Problem:
                 print(f"{name:12}  took too long or did not fit", flush=True)
                 continue
         step = sorted(steps, key=lambda entry: entry["tokens_per_s"])[len(steps) // 2]
         flops, mfu = step["tokens_per_s"] * flops_per_token(lm.config), step["mfu"] and f"{step['mfu']:.0%}"
-        sampled, nbytes = lm.report.tokens_per_s, sum(w.nbytes for w in lm.model.parameters())
+        nbytes = sum(w.nbytes for w in lm.model.parameters())
+        theirs = rival(lm.config, c, lm.device, new) if o.against == "hf" else (1, 1)
+        times = [f"{us / them:.1f}" for us, them in zip((step["tokens_per_s"], sampled), theirs)]
         print(line.format(name, f"{step['tokens_per_s']:,.0f}", f"{flops / 1e12:.3f}", mfu or "-",
-                          f"{step['memory_mb']:,.0f} MB", f"{sampled:,.0f}", f"{sampled * nbytes / 1e9:.1f}"),
-              flush=True)
+                          f"{step['memory_mb']:,.0f} MB", f"{sampled:,.0f}", f"{sampled * nbytes / 1e9:.1f}",
+                          *times), flush=True)
 
 if __name__ == "__main__" and IS_FILE:
     with problems_told():
