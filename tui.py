@@ -581,8 +581,8 @@ Screen { background: $background; }
 #small { display: none; width: 100%; height: 100%; content-align: center middle; text-align: center; }
 .-small #small { display: block; }
 #bar { height: 1; background: $panel; }
-#tabs { width: 1fr; }
-#news { width: auto; max-width: 60%; text-align: right; padding-right: 1; text-wrap: nowrap; }
+#tabs { width: auto; }
+#news { width: 1fr; text-align: right; padding-right: 1; text-wrap: nowrap; }
 Footer { background: $panel; }
 Chart { height: 1fr; min-height: 5; padding: 0 1 0 0; text-align: center; }
 Chart:focus, #said:focus { background-tint: $foreground 2%; }
@@ -616,6 +616,7 @@ ModalScreen { align: center middle; background: $background 60%; }
 .-tall #talk { height: 30%; }
 #talk .pane { width: 1fr; height: 100%; }
 #log { display: none; text-wrap: nowrap; }
+#log Static, #turns { height: auto; min-height: 100%; }
 .-wide #log, #watch.-log #log { display: block; }
 #watch.-log #samples, #watch.-log #left { display: none; }
 #watch.-log #talk { height: 1fr; }
@@ -668,16 +669,16 @@ DataTable > .datatable--cursor { background: $primary 30%; color: $foreground; t
 
 KEY, DIM = "bold $text-accent", "$foreground 60%"             # how keys and titles look, and what matters less
 
-def follow(pane):
-    "Stay at the end of what will grow, unless somebody has scrolled away from there."
-    if pane.max_scroll_y - pane.scroll_offset.y <= 2:
-        pane.call_after_refresh(pane.scroll_end, animate=False)
+def renew(static, shown):
+    "Show this. To lay out the whole screen costs most: so only where the text gets another height."
+    width = static.size.width
+    static.update(shown, layout=not width or shown.get_height(static.styles, width) != static.size.height)
 
 def put(static, *parts):
     "Show this, unless it is shown already: to lay text out anew costs more than to compare it."
     if getattr(static, "parts", None) != parts:
         static.parts = parts
-        static.update(bits(*parts))
+        renew(static, bits(*parts))
 
 class Page(Screen):
     "One of the four screens: tabs and news above, keys below; word of it if the terminal is too small."
@@ -864,6 +865,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
                         yield Static(markup=False)
                     with VerticalScroll(id="log", classes="pane") as pane:
                         pane.border_title = "log"
+                        pane.anchor()
                         yield Static(markup=False)
             yield Static(id="side", markup=False)
 
@@ -940,7 +942,6 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
             (f"step {step:,}\n", KEY), text.strip("\n") + "\n\n")]
         put(self.query_one("#samples Static"), *newest or [
             ("A sample comes with each evaluation; g asks for one now.", DIM)])
-        follow(self.query_one("#log"))
         put(self.query_one("#log Static"), "\n".join(run.lines()[-100:]))
 
     def numbers(self, run, smoothed):
@@ -1798,7 +1799,7 @@ class Turn(Vertical):
             parts.append(clean(self.text(first, last)))
         shown = bits(*parts)
         whole = part + 1 < len(self.starts) and shown.plain.endswith("\n")
-        self.chunks[part].update(shown[:-1] if whole else shown)
+        renew(self.chunks[part], shown[:-1] if whole else shown)
 
     def part_of(self, at):
         return bisect.bisect_right(self.starts, at) - 1
@@ -1818,7 +1819,7 @@ class Turn(Vertical):
         return self.chunks[part].virtual_region.y + rows - 1
 
     def tell(self, text):
-        self.report.update(bits((text, "$foreground 50%")))
+        put(self.report, (text, "$foreground 50%"))
 
 class Prompt(TextArea):
     "Enter sends, ctrl+j is a new line, up in an empty box brings the last text back."
@@ -1859,7 +1860,8 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
         yield Static(id="model", markup=False)
         with Horizontal(id="chat"):
             with Vertical():
-                with VerticalScroll(id="said"):
+                with VerticalScroll(id="said") as said, Vertical(id="turns"):
+                    said.anchor()                             # it stays at its end, until somebody scrolls
                     yield Static(id="welcome", markup=False)
                 yield Static(id="peek", markup=False)
             with VerticalScroll(id="controls", can_focus=False):
@@ -1952,7 +1954,6 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
         pieces = [p for p in pieces if turn and str(p.get("id")) == str(self.count)]
         if pieces:
             with self.app.batch_update():
-                follow(self.query_one("#said"))
                 turn.add(pieces)
                 self.used += len(pieces)
                 speed = len(turn.tokens) / max(0.01, time.monotonic() - turn.asked)
@@ -2026,15 +2027,14 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
         stop = {"stop": turn.stop} if turn.stop else {}
         self.say(id=self.count, prompt=turn.sent + turn.text(), probs=True, **stop, **turn.settings)
         turn.tell("thinking …")
-        said = self.query_one("#said")
-        said.call_after_refresh(said.scroll_end, animate=False)
+        self.query_one("#said").scroll_end(animate=False)
         self.refresh_bindings()
 
     async def begin(self, turn, instead=None):
         if instead and instead.is_attached:
             await instead.remove()
         self.query_one("#welcome").display = False
-        await self.query_one("#said").mount(turn)
+        await self.query_one("#turns").mount(turn)
         self.ask(turn)
 
     @work
