@@ -25,7 +25,6 @@ try:
     from textual.containers import Horizontal, Vertical, VerticalScroll
     from textual.content import Content
     from textual.events import MouseScrollDown, MouseScrollUp
-    from textual.message import Message
     from textual.reactive import reactive
     from textual.screen import ModalScreen, Screen
     from textual.style import Style
@@ -642,7 +641,7 @@ Turn { height: auto; margin-top: 1; }
 .field { height: 1; }
 .field Label { width: 15; color: $foreground 60%; }
 .field:focus-within Label { color: $text-accent; text-style: bold; }
-.field Input, .field Knob { width: 1fr; }
+.field Input, .field Knob { width: 1fr; height: 1; }
 .field.-edited Label { color: $text-primary; text-style: bold; }
 #more { height: 1; margin-top: 1; color: $text-primary; }
 #more:focus { text-style: bold reverse; }
@@ -688,8 +687,9 @@ class Page(Screen):
 
     def compose(self):
         with Horizontal(id="bar"):
-            yield Static(id="tabs", markup=False)
+            yield (tabs := Static(id="tabs", markup=False))
             yield Static(id="news", markup=False)
+            tabs.auto_links = False                           # they look like tabs
         with Vertical(id="body"):
             yield from self.body()
         yield Static(id="small", markup=False)
@@ -711,17 +711,13 @@ class Page(Screen):
         if self.is_mounted:
             self.show()
 
-    def on_click(self, event):
-        if name := event.style.meta.get("tab"):
-            self.app.switch_mode(name)
-
     def show(self):
         "Bring all that is shown up to date."
         app, tabs = self.app, [(" gpt ", "bold $background on $primary"), " "]
         for i, (name, title) in enumerate(app.TABS.items(), 1):
             here = name == app.current_mode
             look = "bold $foreground on $background" if here else DIM
-            tabs.append(Content.styled(f" {i} {title} ", look).stylize(Style.from_meta({"tab": name})))
+            tabs.append(button(f" {i} {title} ", f"app.switch_mode({name!r})", look))
         put(self.query_one("#tabs"), *tabs)
         put(self.query_one("#news"), self.news())
 
@@ -1291,7 +1287,7 @@ LIMITS = "max_iters", "epochs", "max_minutes"
 class Catalog:
     "What `gpt.py presets --json` tells: recipes, fields with their rules, devices. None of it stands here."
     def __init__(self, found):
-        self.presets, self.devices = found["presets"], found["devices"]
+        self.presets, self.device = found["presets"], (found["devices"] or [{}])[0]
         self.fields = {f["name"]: f for f in found["fields"]}
 
     def recipe(self, preset, level=None):
@@ -1333,73 +1329,57 @@ def written(value):
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return text.lower() if isinstance(value, bool) else text
 
-class Knob(Static, can_focus=True):
-    "A value out of a row of values: arrows step, a click picks, and where it is free a number can be typed."
+def button(text, action, style=""):
+    "Text that does something when it is clicked."
+    return Content.styled(text, style).stylize(Style.from_meta({"@click": action}))
+
+class Knob(Widget, can_focus=True):
+    """A value out of a row of values: arrows step, a click picks, and where it is free a number can be typed.
+    Of a change it tells as an Input does."""
     BINDINGS = [hidden("left,minus", "turn(-1)", "Less"), hidden("right,plus,space", "turn(1)", "More"),
                 hidden("up", "app.focus_previous", "Back"), hidden("down", "app.focus_next", "Next")]
-    value = reactive("", init=False)
-
-    class Changed(Message):
-        def __init__(self, knob):
-            super().__init__()
-            self.knob = knob
-
-        @property
-        def control(self):
-            return self.knob
+    value, typed = reactive("", init=False), reactive("")
+    auto_links = reactive(False)                              # what can be clicked looks as it is
 
     def __init__(self, value, options, free=False, **more):
-        super().__init__(markup=False, **more)
-        self.options, self.free, self.typed = [str(o) for o in options], free, ""
+        super().__init__(**more)
+        self.options, self.free = [str(o) for o in options], free
         self.set_reactive(Knob.value, str(value))
 
-    def on_mount(self):
-        self.draw()
-
-    def draw(self):
+    def render(self):
         if self.free:
             shown = f"{self.typed}▏" if self.typed else self.value
-            less, more = (Style.from_meta({"turn": by}) for by in (-1, 1))
-            return self.update(bits(("◂ ", less), (shown, "bold"), (" ▸", more)))
+            return bits(button("◂ ", "turn(-1)"), (shown, "bold"), button(" ▸", "turn(1)"))
         look = {self.value: "bold $background on $primary"}
-        self.update(bits(*[Content.styled(f" {option} ", look.get(option, "")).stylize(
-            Style.from_meta({"pick": option})) for option in self.options]))
+        return bits(*(button(f" {o} ", f"pick({o!r})", look.get(o, "")) for o in self.options))
 
     def watch_value(self):
         self.typed = ""
-        self.draw()
-        self.post_message(self.Changed(self))
+        self.post_message(Input.Changed(self, self.value))
 
     def action_turn(self, by):
         order = sorted({*self.options, self.value}, key=float) if self.free else self.options
         at = order.index(self.value) + by
         self.value = order[max(0, min(len(order) - 1, at)) if self.free else at % len(order)]
 
-    def on_click(self, event):
-        meta = event.style.meta
-        if "pick" in meta:
-            self.value = meta["pick"]
-        elif "turn" in meta:
-            self.action_turn(meta["turn"])
+    def action_pick(self, option):
+        self.value = option
 
     def on_key(self, event):
-        if self.free and (event.character or "") in "0123456789." and event.character or \
-                self.typed and event.key in ("backspace", "enter"):
-            event.stop()
-            if event.key == "enter":
-                self.settle()
-            else:
-                self.typed = self.typed[:-1] if event.key == "backspace" else self.typed + event.character
-                self.draw()
+        if self.free and event.is_printable and event.character in "0123456789.":
+            self.typed += event.character
+        elif self.typed and event.key == "backspace":
+            self.typed = self.typed[:-1]
+        elif self.typed and event.key == "enter":
+            self.on_blur()
+        else:
+            return
+        event.stop()
 
     def on_blur(self):
-        self.settle()
-
-    def settle(self):
-        if number_of(self.typed) is not None:
-            self.value = self.typed
-        self.typed = ""
-        self.draw()
+        typed, self.typed = self.typed, ""
+        if number_of(typed) is not None:
+            self.value = typed
 
 def number_of(text):
     with contextlib.suppress(ValueError):
@@ -1433,7 +1413,7 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
 
     def __init__(self):
         super().__init__()
-        self.edited, self.preset, self.trouble, self.fit, self.asking = {}, "", "", None, None
+        self.edited, self.found, self.preset, self.fit, self.asking = {}, {}, "", None, None
 
     def body(self):
         yield Static(id="broken", markup=False)
@@ -1457,17 +1437,9 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
 
     @work(exclusive=True)
     async def action_reload(self):
-        code, out, said = await self.app.ask_gpt("presets", "--json")
-        try:
-            if code:
-                raise ValueError(said.strip() or f"exit status {code}")
-            self.app.catalog = Catalog(json.loads(out))
-        except (ValueError, KeyError, TypeError) as e:
-            return self.broken(str(e))
-        best = self.app.catalog.devices[0] if self.app.catalog.devices else {}
-        self.app.machine = f"{clean(best.get('name', ''))} · {size(number(best.get('memory')))}"
+        if trouble := await self.app.read_presets():
+            return self.broken(trouble)
         self.remove_class("-broken")
-        self.trouble = ""
         self.refresh_bindings()
         table, wide = self.query_one("#recipes", DataTable), self.size.width >= 112
         table.clear(columns=True)
@@ -1488,7 +1460,6 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         self.show()
 
     def broken(self, message):
-        self.trouble = message
         parts = [("The presets can't be read.\n\n", "bold $text-error"), f"{clean(message)}\n\n"]
         if found := re.search(r"line (\d+) column (\d+)", message):
             line, column, path = int(found[1]), int(found[2]), self.presets_file()
@@ -1517,7 +1488,10 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         about = self.app.catalog.fields.get(name, {"choices": None, "type": "str"})
         choices = about["choices"] or (["true", "false"] if about["type"] == "bool" else None)
         widget = Knob("", choices, id=name) if choices else Input(id=name, compact=True)
-        return Horizontal(Label(name), widget, classes="field", id=f"row-{name}")
+        return Horizontal(Label(name), widget, classes="field")
+
+    def boxes(self):
+        return self.query(".field Input, .field Knob")
 
     @on(DataTable.RowHighlighted, "#recipes")
     def moved(self, event):
@@ -1533,8 +1507,8 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         self.preset, self.fit = preset, None
         about = self.app.catalog.presets[preset]
         self.edited = {k: v for k, v in self.edited.items() if k == "data"}
-        self.query_one("#level", Knob).set_reactive(Knob.value, about.get("level", "char"))
-        self.query_one("#level", Knob).draw()
+        with self.prevent(Input.Changed):
+            self.query_one("#level", Knob).value = about.get("level", "char")
         put(self.query_one("#about"), (clean(preset), "bold"), f"  {clean(about.get('about', ''))}\n",
             (f"for {clean(about['for'])}" if about.get("for") else "", DIM))
         self.fill()
@@ -1551,11 +1525,10 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
     def fill(self):
         "Show each field's value: what was typed, else the recipe's."
         base = {**self.base(), "run": self.fresh_name()}
-        with self.prevent(Input.Changed, Knob.Changed):
-            for row in self.query(".field"):
-                name = row.id.removeprefix("row-")
-                if name != "level":
-                    row.query_one("Input, Knob").value = self.edited.get(name, written(base.get(name, "")))
+        with self.prevent(Input.Changed):
+            for box in self.boxes():
+                if box.id != "level":
+                    box.value = self.edited.get(box.id, written(base.get(box.id, "")))
         self.check()
 
     def fresh_name(self):
@@ -1565,17 +1538,10 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
             self.app.root / (n := f"{name}-{i}" if i > 1 else name) / "metrics.jsonl").exists())
 
     @on(Input.Changed)
-    def typed(self, event):
-        self.change(event.input.id, event.value)
-
-    @on(Knob.Changed)
-    def turned(self, event):
-        if event.knob.id == "level":
-            self.fill()
-        else:
-            self.change(event.knob.id, event.knob.value)
-
-    def change(self, name, text):
+    def changed(self, event):
+        name, text = event.input.id, event.value
+        if name == "level":
+            return self.fill()
         if text == written(self.base().get(name, "")):
             self.edited.pop(name, None)
         else:
@@ -1620,13 +1586,12 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
 
     def check(self):
         "Marks, the line of what is wrong, the command and the estimate."
-        found = self.problems()
-        for row in self.query(".field"):
-            name = row.id.removeprefix("row-")
-            row.query_one("Input, Knob").set_class(name in found, "-invalid")
-            row.set_class(name in self.edited, "-edited")
-        self.hint(found)
-        self.query_one("#start").disabled = bool(found)
+        self.found = self.problems()
+        for box in self.boxes():
+            box.set_class(box.id in self.found, "-invalid")
+            box.parent.set_class(box.id in self.edited, "-edited")
+        self.hint()
+        self.query_one("#start").disabled = bool(self.found)
         put(self.query_one("#command"), f"$ {clean(self.command())}")
         more = len(self.app.catalog.fields) - len(self.COMMON) - len(self.ELSEWHERE)
         opened = bool(self.query(".extra"))
@@ -1634,14 +1599,14 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         self.fit = None
         if self.asking:
             self.asking.stop()
-        if not found and self.edited.keys() & self.COSTLY:
+        if not self.found and self.edited.keys() & self.COSTLY:
             self.asking = self.set_timer(0.4, self.estimate_edited)
         self.estimate()
 
-    def hint(self, found=None):
-        found, here = self.problems() if found is None else found, self.focused.id if self.focused else None
+    def hint(self):
+        here = self.focused.id if self.focused else None
         about = self.app.catalog.fields.get(here, {})
-        text = found.get(here) or next(iter(found.values()), None)
+        text = self.found.get(here) or next(iter(self.found.values()), None)
         line = self.query_one("#hint", Static)
         line.set_class(bool(text), "-bad")
         if not text:
@@ -1655,7 +1620,7 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
     @work(exclusive=True, group="estimate")
     async def estimate_edited(self):
         "The size of what was edited, said by the program that knows."
-        code, out, _ = await self.app.ask_gpt("presets", "--json", *self.flags()[:-2])
+        code, out, _ = await self.app.ask("presets", "--json", *self.flags()[:-2])
         with contextlib.suppress(ValueError, KeyError, TypeError):
             self.fit = json.loads(out)["presets"][self.preset][self.level] if code == 0 else None
             self.estimate()
@@ -1664,11 +1629,11 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         base, texts = {**self.base(), **(self.fit or {})}, self.texts()
         steps, minutes, batch, block = (
             number_of(texts[k]) or 0 for k in ("max_iters", "max_minutes", "batch_size", "block_size"))
-        device = self.app.catalog.devices[0] if self.app.catalog.devices else {}
         rough = "" if self.fit or not self.edited.keys() & self.COSTLY else "unedited: "
         fits = ("fits", "bold $text-success") if base.get("fits") else ("does not fit", "bold $text-error")
+        needs, memory = (number(about.get("memory")) for about in (base, self.app.catalog.device))
         parts = [rough, (short(number(base.get("parameters"))), "bold"), " weights · ",
-                 f"{size(number(base.get('memory')))} of {size(number(device.get('memory')))} ", fits]
+                 f"{size(needs)} of {size(memory)} ", fits]
         like = [run for run in list(self.app.runs.values()) if run.speed
                 and [run.part("train").get(k) for k in ("preset", "level")] == [self.preset, self.level]]
         parts.append(f" · {short(batch * block)} tokens a step")
@@ -1687,9 +1652,9 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
     # keys
 
     def check_action(self, action, parameters):
-        if action in ("reload", "edit"):
-            return bool(self.trouble)
-        return not self.trouble or action not in ("start", "data", "more", "copy")
+        broken = self.has_class("-broken")
+        return broken if action in ("reload", "edit") else \
+            not broken or action not in ("start", "data", "more", "copy")
 
     @on(Input.Submitted)
     def next_field(self):
@@ -1737,8 +1702,10 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
     @on(Button.Pressed, "#start")
     @work
     async def action_start(self):
-        if not self.app.catalog or self.problems():
-            return self.hint()
+        if self.app.catalog:
+            self.check()                                      # the disk may have changed
+        if not self.app.catalog or self.found:
+            return
         base = {**self.base(), **(self.fit or {})}
         text = f"{self.preset} takes about {size(number(base.get('memory')))} to train: more than there is " \
             "here, so it would fail, or take very long."
@@ -2104,7 +2071,7 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
         if path := await self.app.push_screen_wait(Pick("talk to", options)):
             self.load(Path(path))
 
-    @on(Knob.Changed)
+    @on(Input.Changed)
     def remember(self):
         self.app.remember(sampling={name: self.knob(name) for name in self.KNOBS})
 
@@ -2171,15 +2138,6 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
             self.notify(f"{clean(path)}, and .json with all settings", title="saved")
         except OSError as e:
             self.notify(f"{clean(path)}: {e.strerror}", severity="error")
-
-def ask(program, *words):
-    "Run one of our programs and wait. -> exit status, output, errors"
-    try:
-        done = subprocess.run([sys.executable, str(program), *words], capture_output=True, timeout=60,
-                              encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL)
-        return done.returncode, done.stdout, done.stderr
-    except (OSError, subprocess.SubprocessError) as e:
-        return 1, "", str(e)
 
 # ---- the app -----------------------------------------------------------------------------------------------
 
@@ -2302,14 +2260,33 @@ class Tui(App):
         self.watch_run(run)
         self.scan_soon()
 
-    async def ask_gpt(self, *words):
-        "-> exit status, output and errors of a short command of gpt.py"
-        return await asyncio.to_thread(ask, self.gpt, *words)
+    async def ask(self, *words, program="gpt.py"):
+        "Run one of our programs and wait. -> exit status, output, errors"
+        command = [sys.executable, str(self.gpt.with_name(program)), *words]
+        try:
+            done = await asyncio.to_thread(
+                subprocess.run, command, capture_output=True, timeout=60, encoding="utf-8", errors="replace",
+                stdin=subprocess.DEVNULL)
+            return done.returncode, done.stdout, done.stderr
+        except (OSError, subprocess.SubprocessError) as e:
+            return 1, "", str(e)
+
+    async def read_presets(self):
+        "Learn what gpt.py offers. -> what is wrong, or nothing"
+        code, out, said = await self.ask("presets", "--json")
+        try:
+            if code:
+                raise ValueError(said.strip() or f"exit status {code}")
+            self.catalog = Catalog(json.loads(out))
+        except (ValueError, KeyError, TypeError) as e:
+            return str(e)
+        device = self.catalog.device
+        self.machine = f"{clean(device.get('name', ''))} · {size(number(device.get('memory')))}"
 
     async def corpora(self):
         "Names of texts, and what is said about them: what data.py knows, and what is prepared."
         names = {"builtin": "the English text that comes with Python: no download"}
-        code, out, _ = await asyncio.to_thread(ask, self.gpt.with_name("data.py"), "list")
+        code, out, _ = await self.ask("list", program="data.py")
         for line in out.split("\n\n")[0].splitlines()[1:] if code == 0 else ():  # a table, with its titles
             name, about, *_ = [*re.split(r"\s{2,}", clean(line)), ""]
             names.setdefault(name, about)
@@ -2321,19 +2298,16 @@ class Tui(App):
 
     @work
     async def copy_command(self, run):
-        if not self.catalog:                                  # Train, which asks for it, was not open yet
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                self.catalog = Catalog(json.loads((await self.ask_gpt("presets", "--json"))[1]))
-        self.copy(self.command_of(run))
-
-    def command_of(self, run):
         "The command that makes such a run: what its preset does not say is a flag."
+        if not self.catalog:                                  # Train, which asks for it, was not open yet
+            await self.read_presets()
         config = {**run.part("model"), "vocab_size": 0, **run.part("train")}
         preset, level = config.get("preset", "nano"), config.get("level", "char")
         known = self.catalog.recipe(preset, level) if self.catalog else {}
         flags = [f"--{k}={written(v)}" for k, v in config.items() if k in known and str(v) != str(known[k])
                  and k not in ("preset", "level", "resume", "presets", "out_dir")]
-        return clean(join(["python", "gpt.py", "train", f"--preset={preset}", f"--level={level}", *flags]))
+        words = ["python", "gpt.py", "train", f"--preset={preset}", f"--level={level}", *flags]
+        self.copy(clean(join(words)))
 
     def copy(self, text):
         "To the terminal's clipboard (works over ssh), and to the system's where there is a tool for it."
