@@ -142,7 +142,7 @@ class Run:
     def poll(self):
         "Read what is new. -> whether anything was"
         before, version = self.crashed, self.version
-        try:
+        with contextlib.suppress(OSError):
             stat = (self.folder / "metrics.jsonl").stat()
             if stat.st_size < self.offset or self.stamp not in (0, stat.st_ino):
                 self.forget()
@@ -153,8 +153,6 @@ class Run:
                     whole, newline, _ = file.read().rpartition(b"\n")
                 self.offset += len(whole) + len(newline)
                 self.read(whole)
-        except OSError:
-            pass
         with contextlib.suppress(OSError):
             stat = (self.folder / "train.log").stat()
             if (stamp := (stat.st_size, stat.st_mtime)) != self.log_stamp:
@@ -255,10 +253,10 @@ class Run:
 
     def held(self):
         "Whether a process is at it: its lock says so. None where that can't be known."
-        if self.process and self.process.poll() is None:
-            return True
-        if self.process or not fcntl:
-            return False if self.process else None
+        if self.process:
+            return self.process.poll() is None
+        if not fcntl:
+            return None
         with contextlib.suppress(OSError), open(self.folder / "metrics.jsonl", "rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -355,13 +353,11 @@ BRAILLE = "utf" in (sys.stdout.encoding or "").lower() and os.environ.get("TERM"
 
 def smooth(points, share):
     "A mean that looks back over a share of the way so far: the same look at every zoom and length."
-    result, mean, first, last = [], None, None, None
-    for x, y in points:
-        if mean is None:
-            mean, first = y, x
-        elif x > last:
-            mean += (y - mean) * (1 - math.exp((last - x) / (share * (x - first))))
-        last = x
+    result = points[:1]
+    for (last, _), (x, y) in zip(points, points[1:]):
+        mean = result[-1][1]
+        if x > last:
+            mean += (y - mean) * (1 - math.exp((last - x) / (share * (x - points[0][0]))))
         result.append((x, mean))
     return result
 
@@ -576,7 +572,7 @@ class Chart(Widget, can_focus=True):
 
 CSS = """
 Screen { background: $background; }
-.-small #body, .-small Footer, .-small #bar { display: none; }
+.-small #body, .-small Footer, .-small #bar, .-wide #stats { display: none; }
 #small { display: none; width: 100%; height: 100%; content-align: center middle; text-align: center; }
 .-small #small { display: block; }
 #bar { height: 1; background: $panel; }
@@ -592,7 +588,7 @@ Chart > .chart--train { color: $text-primary; text-style: bold; }
 Chart > .chart--val { color: $text-accent; text-style: bold; }
 Chart > .chart--best { color: $text-success; text-style: bold; }
 .pane { border: round $foreground 20%; border-title-color: $text-accent; border-subtitle-color: $text-muted;
-        padding: 0 1; scrollbar-size-vertical: 1; }
+        padding: 0 1; }
 #prompt:focus, .pane:focus { border: round $primary; }
 ModalScreen { align: center middle; background: $background 60%; }
 .box { width: 74; max-width: 96%; height: auto; max-height: 90%; border: round $primary; background: $surface;
@@ -601,11 +597,10 @@ ModalScreen { align: center middle; background: $background 60%; }
 .box OptionList { height: auto; max-height: 18; border: none; background: $surface; padding: 0; }
 .bad, Input.-invalid { color: $text-error; }
 
-#head { height: 2; padding: 0 1; }
-#side { width: 42; display: none; padding: 0 1; border-left: solid $foreground 15%; }
-.-wide #side { display: block; }
-.-wide #stats { display: none; }
-#stats { height: 2; padding: 0 1; }
+#head, #stats { height: 2; padding: 0 1; }
+#side, #controls { width: 43; display: none; padding: 0 1; border-left: solid $foreground 15%; }
+#side { width: 42; }
+.-wide #side, .-wide #controls, #chat.-knobs #controls { display: block; }
 .-tall #warning { max-height: 4; }
 #warning { height: auto; max-height: 2; padding: 0 1; display: none; background: $warning 15%;
            color: $text-warning; }
@@ -621,14 +616,12 @@ ModalScreen { align: center middle; background: $background 60%; }
 #watch.-log #talk { height: 1fr; }
 
 #model { height: 1; padding: 0 1; background: $boost; text-wrap: nowrap; }
-#said { padding: 0 1; scrollbar-size-vertical: 1; }
+#said { padding: 0 1; }
 Turn { height: auto; margin-top: 1; }
 #welcome { padding: 1 2; color: $foreground 70%; }
 #peek { display: none; height: 3; padding: 0 1; border-top: solid $foreground 15%; text-wrap: nowrap; }
 #chat.-xray #peek { display: block; }
-#controls { display: none; width: 43; padding: 0 1; border-left: solid $foreground 15%;
-            scrollbar-size-vertical: 1; }
-.-wide #controls, #chat.-knobs #controls { display: block; }
+#controls, #form, #said, .pane, DataTable { scrollbar-size-vertical: 1; }
 #controls .field Label { width: 19; }
 #prompt { height: 5; border: round $foreground 30%; padding: 0 1; background: $background;
           border-title-color: $text-accent; border-subtitle-color: $foreground 60%; }
@@ -636,7 +629,7 @@ Turn { height: auto; margin-top: 1; }
 
 #recipes { width: 37; height: 100%; overflow-x: hidden; }
 .-wide #recipes { width: 84; }
-#form { padding: 0 1; border-left: solid $foreground 15%; scrollbar-size-vertical: 1; }
+#form { padding: 0 1; border-left: solid $foreground 15%; }
 #about { margin-bottom: 1; }
 .field { height: 1; }
 .field Label { width: 15; color: $foreground 60%; }
@@ -657,8 +650,7 @@ Train.-broken #choose, Train.-broken #order { display: none; }
 Train.-broken #broken { display: block; }
 .tree { height: 20; background: $surface; }
 
-DataTable, DataTable:focus { background: $background; background-tint: transparent;
-                             scrollbar-size-vertical: 1; }
+DataTable, DataTable:focus { background: $background; background-tint: transparent; }
 DataTable > .datatable--header { background: $background; color: $text-muted; text-style: bold; }
 DataTable > .datatable--cursor { background: $primary 30%; color: $foreground; text-style: bold; }
 #filter { display: none; }
@@ -666,7 +658,12 @@ DataTable > .datatable--cursor { background: $primary 30%; color: $foreground; t
 #none { display: none; padding: 1 3; height: 1fr; }
 """
 
-KEY, DIM = "bold $text-accent", "$foreground 60%"             # how keys and titles look, and what matters less
+KEY, DIM = "bold $text-accent", "$foreground 60%"             # keys and titles; what matters less
+
+def ends(width, left, right):
+    "A line with something at both its ends; where it is too short for that, the left one is cut."
+    left, right = bits(*left), bits(*right)
+    return left.truncate(max(0, width - right.cell_length), pad=True) + right
 
 def renew(static, shown):
     "Show this. To lay out the whole screen costs most: so only where the text gets another height."
@@ -817,7 +814,7 @@ CHART_KEYS = [hidden("x", "log('x')", "Log x"), Binding("y", "log('y')", "Log y"
               hidden("minus", "chart('zoom', 2)", "Zoom out"), hidden("0", "chart('reset')", "Zoom to all")]
 
 class Charted(Page):
-    "A page with a chart, whose keys work wherever the focus is."
+    "A page with a chart, whose keys work wherever the focus is, and with a run that other keys are about."
     def action_log(self, axis):
         chart = self.query_one(Chart)
         setattr(chart, f"log_{axis}", not getattr(chart, f"log_{axis}"))
@@ -825,6 +822,12 @@ class Charted(Page):
 
     def action_chart(self, name, *arguments):
         getattr(self.query_one(Chart), f"action_{name}")(*arguments)
+
+    def action_chat(self, name="best.pt"):
+        self.app.talk_to(self.run, name)
+
+    def action_copy(self):
+        self.app.copy_command(self.run)
 
 def loss_points(run):
     return [(row.step, row.loss) for row in run.rows if row.loss is not None]
@@ -844,7 +847,14 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
     SIDE = {"loss": ("train", "val", "best", "bits/byte", "gap"),
             "speed": ("tok/s", "MFU", "so far", "tokens"), "optimizer": ("lr", "norm"),
             "machine": ("memory", "device")}
+    TOLD = {"starting": "Starting: loading torch, preparing the text. The first time takes longest.",
+            "compiling": "Compiling: the first step takes up to some minutes, all others gain.",
+            "gone": "The folder of {} has vanished. What was read stays here."}
     share, keyed = 0.05, ()
+
+    @property
+    def run(self):
+        return self.app.chosen
 
     def body(self):
         yield Static(id="head", markup=False)
@@ -867,7 +877,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
 
     def show(self):
         super().show()
-        run, head = self.app.chosen, self.query_one("#head", Static)
+        run, head = self.run, self.query_one("#head", Static)
         if (now := run and (run.folder, run.state, len(run.checkpoints()))) != self.keyed:
             self.keyed = now                                  # the footer is made anew: not at each repaint
             self.refresh_bindings()
@@ -875,23 +885,19 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         if not run:
             self.query_one("#warning").display = False
             return put(head, "Nothing to watch yet. ", ("1", KEY), " chooses what to train.")
-        state, color = run.state, COLORS.get(run.state, "primary")
-        word = f"{state} {clock(run.silent)}" if state == "stalled" else state
+        state, color = run.state, f"$text-{COLORS.get(run.state, 'primary')}"
+        word = f"● {state}" + f" {clock(run.silent)}" * (state == "stalled")
         most = number(run.start.get("max_iters"))
-        steps = f"step {run.step:,}" + (f"/{most:,}" if most else "")
-        right = f"● {word}  {steps}"
-        width = max(10, self.size.width - 2)
-        path = clean(run.folder)[-max(0, width - len(right) - len(run.name) - 4):]
-        gap = max(1, width - len(run.name) - len(right) - len(path) - 2)
+        steps = f"  step {run.step:,}" + (f"/{most:,}" if most else "")
+        width = self.size.width - 2
+        room = max(1, width - len(run.name + word + steps) - 4)
         eta = number(run.now.get("eta_s")) if state in LIVE else None
         took = f"  took {clock(run.rows[-1].elapsed)}" if run.rows else ""
         tail = f"  {run.done:.0%}" + (took if eta is None else f"  {clock(eta)} left")
-        filled = (width - len(tail)) * run.done
-        bar = int(filled)
-        half = "╸" if filled - bar > 0.5 else ""
-        put(head, (run.name, "bold"), "  ", (path, DIM), " " * gap, (f"● {word}", f"$text-{color}"),
-            f"  {steps}\n", ("━" * bar + half, f"$text-{color}"),
-            ("━" * (width - len(tail) - bar - len(half)), "$foreground 15%"), tail)
+        done, half = divmod((width - len(tail)) * run.done, 1)
+        bar = ("━" * int(done) + "╸" * (half > 0.5), color), ("━" * width, "$foreground 15%")
+        put(head, ends(width, [(run.name, "bold"), "  ", (clean(run.folder)[-room:], DIM)],
+                       [(word, color), steps]), "\n", ends(width, bar, [tail]))
         points = loss_points(run)
         smoothed = smooth(points, self.share) if self.share else points
         best = run.best
@@ -912,12 +918,8 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
             told.append(f"No news for {clock(run.silent)}. " + (
                 "Its process lives: it may wait for a disk or swap memory." if run.held() else
                 "Whether its process lives can't be seen from here.") + " k kills it, r then resumes.")
-        elif state == "starting":
-            told.append("Starting: loading torch, preparing the text. The first time takes longest.")
-        elif state == "compiling":
-            told.append("Compiling: the first step takes up to some minutes, all others gain.")
-        elif state == "gone":
-            told.append(f"The folder of {run.name} has vanished. What was read stays here.")
+        elif state in self.TOLD:
+            told.append(self.TOLD[state].format(run.name))
         if run.bad:
             told.append(f"{run.bad} lines of metrics.jsonl make no sense and were skipped.")
         told += reversed(run.warnings[-2:])
@@ -942,22 +944,20 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
 
     def numbers(self, run, smoothed):
         "Of each number: what it is now, as text, and what it was."
-        columns, last = dict(zip(Row._fields, zip(*run.rows))), lambda values: values[-1] if values else None
-        evals = [e for e in run.evals if e.val is not None]
-        losses, vals, best = [y for _, y in smoothed], [e.val for e in evals], run.best
-        octets = [e.bits for e in evals if e.bits is not None]
-        gaps = [e.val - e.train for e in evals if e.train is not None]
-        found = {"train": (fixed(last(losses)), losses), "val": (fixed(last(vals)), vals),
-                 "best": (f"{best.val:.3f} @{best.step:,}" if best else "—", ()),
-                 "bits/byte": (fixed(last(octets)), octets), "gap": (fixed(last(gaps), "+.3f"), gaps),
-                 "tokens": (short(number(run.now.get("tokens"))), ()),
-                 "tok/s": (short(run.speed), columns.get("speed", ())),
-                 "device": (clean(run.start.get("device", "—")), ())}
-        for name, key, form in (("MFU", "mfu", ".0%"), ("lr", "lr", ".1e"), ("norm", "norm", ".2f")):
-            found[name] = fixed(last(columns.get(key, ())), form), columns.get(key, ())
-        memory, elapsed = columns.get("memory", ()), columns.get("elapsed", ())
-        used = last(memory)
-        return found | {"memory": (size(used and used * 1e6), memory), "so far": (clock(last(elapsed)), ())}
+        def series(values, form=".3f"):
+            return fixed(values[-1] if values else None, form), values
+        evals, best = [e for e in run.evals if e.val is not None], run.best
+        speed, memory, mfu, lr, norm = (
+            [getattr(row, name) for row in run.rows] for name in ("speed", "memory", "mfu", "lr", "norm"))
+        used, took = (run.rows[-1].memory, run.rows[-1].elapsed) if run.rows else (None, None)
+        return {"train": series([y for _, y in smoothed]), "val": series([e.val for e in evals]),
+                "best": (f"{best.val:.3f} @{best.step:,}" if best else "—", ()),
+                "bits/byte": series([e.bits for e in evals if e.bits is not None]),
+                "gap": series([e.val - e.train for e in evals if e.train is not None], "+.3f"),
+                "tok/s": (short(run.speed), speed), "MFU": series(mfu, ".0%"), "so far": (clock(took), ()),
+                "tokens": (short(number(run.now.get("tokens"))), ()), "lr": series(lr, ".1e"),
+                "norm": series(norm, ".2f"), "memory": (size(used and used * 1e6), memory),
+                "device": (clean(run.start.get("device", "—")), ())}
 
     def stats(self, numbers):
         "Two lines, for narrow terminals."
@@ -993,7 +993,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         return bits(*parts)
 
     def check_action(self, action, parameters):
-        run = self.app.chosen
+        run = self.run
         state = run.state if run else ""
         if action == "control":
             return state in LIVE and state != "starting" and (
@@ -1008,15 +1008,15 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
 
     def action_control(self, word):
         try:
-            self.app.chosen.control(word)
+            self.run.control(word)
             told = {"pause": "pauses", "go": "goes on", "sample": "gives a sample", "stop": "saves and stops"}
             self.notify(f"It {told[word]} after this step", timeout=2)
         except OSError as e:
-            self.notify(f"{clean(self.app.chosen.folder)}: {e.strerror}", severity="error")
+            self.notify(f"{self.run.folder}: {e.strerror}", severity="error")
 
     @work
     async def action_stop(self):
-        run = self.app.chosen
+        run = self.run
         text = f"Stop {run.name}? It saves, and can be resumed."
         if await self.app.push_screen_wait(Ask("stop", text, s="stop and save")):
             if run.state == "starting":
@@ -1026,7 +1026,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
 
     @work
     async def action_kill(self):
-        run = self.app.chosen
+        run = self.run
         pid = run.process.pid if run.process else run.start.get("pid")
         text = f"Kill process {pid} of {run.name}, without saving? Stop (s) saves. Kill only what hangs."
         if await self.app.push_screen_wait(Ask("kill", text, k="kill it")):
@@ -1038,17 +1038,13 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
                 self.notify("It was not started here: kill it where it runs", severity="warning")
 
     def action_resume(self):
-        run = self.app.chosen
-        problem = run.trouble()
+        run, problem = self.run, self.run.trouble()
         if not run.start:
             return self.app.switch_mode("train")
         flags = problem[3] if problem else {}
         if not (run.folder / "latest.pt").exists():
             return self.notify("No checkpoint to go on from: start anew on Train (1)", severity="warning")
         self.app.launch(run.folder, ["--resume", str(run.folder), *(f"--{k}={v}" for k, v in flags.items())])
-
-    def action_chat(self, name):
-        self.app.talk_to(self.app.chosen, name)
 
     def action_log_pane(self):
         self.query_one("#watch").toggle_class("-log")
@@ -1059,9 +1055,6 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         self.share = order[(order.index(self.share) + 1) % len(order)]
         self.notify(f"smoothing: {SMOOTHING[self.share]}", timeout=1.5)
         self.show()
-
-    def action_copy(self):
-        self.app.copy_command(self.app.chosen)
 
 # ---- Runs: all of them -------------------------------------------------------------------------------------
 
@@ -1097,7 +1090,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         yield Chart("no validation yet", id="overlay")
 
     def on_mount(self):
-        self.marked, self.drawn = [], None
+        self.marked, self.listed, self.drawn = [], [], None
         self.query_one(DataTable).focus()
 
     def found(self):
@@ -1123,6 +1116,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
             texts["steps"] = Text(f"{short(run.step)}/{short(most)}", justify="right")
         return [texts[key] for key in self.COLUMNS if wide or self.COLUMNS[key][0]]
 
+    @on(Input.Changed, "#filter")
     def show(self):
         super().show()
         table, runs, wide = self.query_one(DataTable), self.found(), self.size.width >= 112
@@ -1135,8 +1129,9 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         columns = [key for key, (narrow, *_) in self.COLUMNS.items() if wide or narrow]
         rows = [self.cells(run, wide) for run in runs]
         drawn = columns, self.by, self.backwards, [[cell.markup for cell in row] for row in rows]
+        here, self.listed = self.run, runs
         if drawn != self.drawn:
-            self.drawn, here = drawn, self.current()
+            self.drawn = drawn
             table.clear(columns=True)
             table.styles.height = min(len(runs) + 1, max(3, self.size.height // 2))
             for i, key in enumerate(columns):
@@ -1150,16 +1145,16 @@ marked, the chart shows the one under the cursor. A click on a column's title so
                 table.move_cursor(row=runs.index(here))
         self.show_chart()
 
-    def current(self):
-        table = self.query_one(DataTable)
-        if table.row_count and 0 <= table.cursor_row < table.row_count:
-            key = table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value
-            return self.app.runs.get(Path(key))
+    @property
+    def run(self):
+        "The one under the cursor."
+        at = self.query_one(DataTable).cursor_row
+        return self.listed[at] if 0 <= at < len(self.listed) else None
 
     def meant(self):
         "The marked runs; with none marked, the one under the cursor."
         marked = [self.app.runs[folder] for folder in self.marked if folder in self.app.runs]
-        return marked or [run for run in [self.current()] if run]
+        return marked or [run for run in [self.run] if run]
 
     @on(DataTable.RowHighlighted)
     def show_chart(self):
@@ -1170,7 +1165,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         self.query_one(Chart).plot(curves)
 
     def check_action(self, action, parameters):
-        run = self.current() if self.is_mounted else None
+        run = self.run if self.is_mounted else None
         if action in ("open", "mark", "delete", "rename", "copy"):
             return bool(run)
         if action == "chat":
@@ -1179,10 +1174,10 @@ marked, the chart shows the one under the cursor. A click on a column's title so
 
     @on(DataTable.RowSelected)
     def action_open(self):
-        self.app.watch_run(self.current())
+        self.app.watch_run(self.run)
 
     def action_mark(self):
-        folder = self.current().folder
+        folder = self.run.folder
         self.marked.remove(folder) if folder in self.marked else self.marked.append(folder)
         self.query_one(DataTable).action_cursor_down()
         self.show()
@@ -1214,10 +1209,6 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         box.display = True
         box.focus()
 
-    @on(Input.Changed, "#filter")
-    def filtered(self):
-        self.show()
-
     @on(Input.Submitted, "#filter")
     def to_table(self):
         self.query_one(DataTable).focus()
@@ -1227,13 +1218,6 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         box.display = False
         box.value = ""
         self.query_one(DataTable).focus()
-        self.show()
-
-    def action_chat(self):
-        self.app.talk_to(self.current(), "best.pt")
-
-    def action_copy(self):
-        self.app.copy_command(self.current())
 
     @work
     async def action_delete(self):
@@ -1251,7 +1235,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
 
     @work
     async def action_rename(self):
-        run = self.current()
+        run = self.run
         if run.state in LIVE:
             return self.notify(f"{run.name} is running: stop it first", severity="warning")
 
@@ -1413,7 +1397,7 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
 
     def __init__(self):
         super().__init__()
-        self.edited, self.found, self.preset, self.fit, self.asking = {}, {}, "", None, None
+        self.edited, self.found, self.preset, self.fit = {}, {}, "", {}
 
     def body(self):
         yield Static(id="broken", markup=False)
@@ -1504,7 +1488,7 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
 
     def choose(self, preset):
         "Another preset: its level, its data and its values."
-        self.preset, self.fit = preset, None
+        self.preset, self.fit = preset, {}
         about = self.app.catalog.presets[preset]
         self.edited = {k: v for k, v in self.edited.items() if k == "data"}
         with self.prevent(Input.Changed):
@@ -1596,11 +1580,9 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         more = len(self.app.catalog.fields) - len(self.COMMON) - len(self.ELSEWHERE)
         opened = bool(self.query(".extra"))
         self.query_one("#more", Button).label = "▾ advanced" if opened else f"▸ advanced: {more} more"
-        self.fit = None
-        if self.asking:
-            self.asking.stop()
+        self.fit = {}
         if not self.found and self.edited.keys() & self.COSTLY:
-            self.asking = self.set_timer(0.4, self.estimate_edited)
+            self.estimate_edited()
         self.estimate()
 
     def hint(self):
@@ -1620,13 +1602,14 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
     @work(exclusive=True, group="estimate")
     async def estimate_edited(self):
         "The size of what was edited, said by the program that knows."
+        await asyncio.sleep(0.4)                              # each key typed meanwhile begins it anew
         code, out, _ = await self.app.ask("presets", "--json", *self.flags()[:-2])
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            self.fit = json.loads(out)["presets"][self.preset][self.level] if code == 0 else None
+            self.fit = json.loads(out)["presets"][self.preset][self.level] if code == 0 else {}
             self.estimate()
 
     def estimate(self):
-        base, texts = {**self.base(), **(self.fit or {})}, self.texts()
+        base, texts = {**self.base(), **self.fit}, self.texts()
         steps, minutes, batch, block = (
             number_of(texts[k]) or 0 for k in ("max_iters", "max_minutes", "batch_size", "block_size"))
         rough = "" if self.fit or not self.edited.keys() & self.COSTLY else "unedited: "
@@ -1653,8 +1636,9 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
 
     def check_action(self, action, parameters):
         broken = self.has_class("-broken")
-        return broken if action in ("reload", "edit") else \
-            not broken or action not in ("start", "data", "more", "copy")
+        if action in ("reload", "edit"):
+            return broken
+        return not (broken and action in ("start", "data", "more", "copy"))
 
     @on(Input.Submitted)
     def next_field(self):
@@ -1706,7 +1690,7 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
             self.check()                                      # the disk may have changed
         if not self.app.catalog or self.found:
             return
-        base = {**self.base(), **(self.fit or {})}
+        base = {**self.base(), **self.fit}
         text = f"{self.preset} takes about {size(number(base.get('memory')))} to train: more than there is " \
             "here, so it would fail, or take very long."
         if not base.get("fits", True) and not await self.app.push_screen_wait(Ask(
@@ -1778,12 +1762,12 @@ class Turn(Vertical):
             self.paint(self.part_of(n))
 
     def row_of(self, at):
-        "In which row of the column a token stands, about: words are not cut there."
-        part = self.part_of(at)
-        before = self.shown * (part == 0) + self.text(self.starts[part], at)
-        width = max(1, self.size.width)
-        rows = sum(max(1, -(-len(line) // width)) for line in before.split("\n"))
-        return self.chunks[part].virtual_region.y + rows - 1
+        "In which row of the column a token stands."
+        chunk = self.chunks[self.part_of(at)]
+        lines = map(chunk.render_line, range(chunk.size.height))
+        rows = (y for y, line in enumerate(lines)
+                if any(s.style and s.style.meta.get("token") == at for s in line))
+        return chunk.virtual_region.y + next(rows, 0)
 
     def tell(self, text):
         put(self.report, (text, "$foreground 50%"))
@@ -1814,9 +1798,10 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
              "top_k": (0, (0, 1, 5, 10, 20, 40, 100, 200)), "top_p": (0.95, (0.5, 0.7, 0.8, 0.9, 0.95, 1)),
              "min_p": (0, (0, 0.01, 0.02, 0.05, 0.1, 0.2)),
              "repetition_penalty": (1, (1, 1.05, 1.1, 1.2, 1.3, 1.5)),
-             "max_new_tokens": (200, (20, 50, 100, 200, 500, 1000, 2000)), "seed": (0, (0, 1, 2, 3, 42, 1337))}
+             "max_new_tokens": (200, (20, 50, 100, 200, 500, 1000, 2000)),
+             "seed": (0, (0, 1, 2, 3, 42, 1337))}
     SAID = {"temperature": ("T", None), "top_k": ("top-k", 0), "top_p": ("top-p", 1), "min_p": ("min-p", 0),
-            "repetition_penalty": ("repetition", 1), "seed": ("seed", None)}  # in a report, unless it is off
+            "repetition_penalty": ("repetition", 1), "seed": ("seed", None)}  # in a report, if it is on
 
     def __init__(self):
         super().__init__()
@@ -1973,11 +1958,9 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
             used = min(self.used, size)
             filled, over = round(12 * used / size), "forgets its beginning  " * (self.used > size)
             right = f"{over}context {'█' * filled}{'░' * (12 - filled)} {used}/{size} "
-        gap = self.size.width - 2 - len(name + file + what + right)
-        if gap < 1:
-            what, gap = "", max(1, gap + len(what))
-        put(self.query_one("#model"), (name, "bold"), file, (what, DIM), " " * gap,
-            (right, "$text-warning" if self.used > (size or 0) else "$text-success"))
+        what = what * (len(name + file + what + right) < self.size.width - 2)
+        put(self.query_one("#model"), ends(self.size.width - 2, [(name, "bold"), file, (what, DIM)], [
+            (right, "$text-warning" if self.used > (size or 0) else "$text-success")]))
 
     # asking
 
