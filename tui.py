@@ -817,8 +817,9 @@ class Charted(Page):
     "A page with a chart, whose keys work wherever the focus is, and with a run that other keys are about."
     def action_log(self, axis):
         chart = self.query_one(Chart)
-        setattr(chart, f"log_{axis}", not getattr(chart, f"log_{axis}"))
-        self.notify(f"{axis} is {'logarithmic' if getattr(chart, f'log_{axis}') else 'linear'}", timeout=1.5)
+        log = not getattr(chart, f"log_{axis}")
+        setattr(chart, f"log_{axis}", log)
+        self.notify(f"{axis} is {'logarithmic' if log else 'linear'}", timeout=1.5)
 
     def action_chart(self, name, *arguments):
         getattr(self.query_one(Chart), f"action_{name}")(*arguments)
@@ -1410,7 +1411,7 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
             yield Static(id="command", markup=False)
             with Horizontal(id="go"):
                 yield Static(id="estimate", markup=False)
-                yield Button("▶ Start", id="start", variant="success", compact=True)
+                yield Button("▶ Start", id="start", variant="success", compact=True, disabled=True)
 
     def on_mount(self):
         self.query_one("#recipes").focus()
@@ -1638,7 +1639,7 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         broken = self.has_class("-broken")
         if action in ("reload", "edit"):
             return broken
-        return not (broken and action in ("start", "data", "more", "copy"))
+        return bool(self.app.catalog) and not broken or action not in ("start", "data", "more", "copy")
 
     @on(Input.Submitted)
     def next_field(self):
@@ -1686,9 +1687,8 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
     @on(Button.Pressed, "#start")
     @work
     async def action_start(self):
-        if self.app.catalog:
-            self.check()                                      # the disk may have changed
-        if not self.app.catalog or self.found:
+        self.check()                                          # the disk may have changed
+        if self.found:
             return
         base = {**self.base(), **self.fit}
         text = f"{self.preset} takes about {size(number(base.get('memory')))} to train: more than there is " \
