@@ -129,16 +129,13 @@ class Run:
         self.folder, self.process, self.began = Path(folder), process, time.time()
         self.log, self.log_stamp, self.version, self.crashed = [], None, 0, False
         self.forget()
-
     def forget(self):
         self.offset = self.bad = self.stamp = 0
         self.rows, self.evals, self.samples, self.warnings, self.events = [], [], [], [], []
         self.start, self.now, self.end, self.word, self.written = {}, {}, None, "", 0.0
-
     @property
     def name(self):
         return clean(self.folder.name)
-
     def poll(self):
         "Read what is new. -> whether anything was"
         before, version = self.crashed, self.version
@@ -164,7 +161,6 @@ class Run:
                 self.version += 1
         self.crashed = self.state == "crashed"
         return (self.crashed, self.version) != (before, version)
-
     def read(self, data):
         for line in data.split(b"\n"):
             try:
@@ -174,14 +170,12 @@ class Run:
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 self.bad += 1
         self.version += 1
-
     def on_step(self, r):
         loss = number(r.get("loss"))
         self.rows.append(Row(int(r["step"]), loss, loss, loss, 1, *(number(r.get(key)) for key in STEP)))
         if len(self.rows) >= 2 * MOST:
             self.rows = merged(self.rows)
         self.now, self.end = r, None
-
     def on_eval(self, r):
         found = Eval(int(r["step"]), *(number(r.get(key)) for key in EVAL))
         self.evals.append(found)
@@ -189,29 +183,23 @@ class Run:
             best = self.best
             self.evals = [e for i, e in enumerate(self.evals) if i % 2 or e is best]
         self.tell(f"step {found.step:,} | train {fixed(found.train, '.4f')} | val {fixed(found.val, '.4f')}")
-
     def on_start(self, r):
         again = number(r.get("resumed_from"))
         self.rows = [row for row in self.rows if again is not None and row.step <= again]
         self.evals = [e for e in self.evals if again is not None and e.step <= again]
         self.start, self.end, self.word, self.warnings, self.now = r, None, "training", [], {}
         self.tell(f"started from step {again:,}" if again else "started")
-
     def on_sample(self, r):
         self.samples = [(int(r.get("step") or 0), clean(r["text"])), *self.samples][:100]
-
     def on_warn(self, r):
         self.warnings = [*self.warnings, clean(r["text"])][-20:]
         self.tell(f"warning: {clean(r['text'])}")
-
     def on_state(self, r):
         self.word = clean(r["state"])
-
     def on_end(self, r):
         self.end = {"step": number(r.get("step")) or 0, "reason": r.get("reason"),
                     "message": clean(r.get("message") or "")}
         self.tell(f"end: {self.end['reason']}, {self.end['message']}")
-
     def tell(self, text):
         self.events = [*self.events, text][-300:]
 
@@ -221,36 +209,29 @@ class Run:
         "Of the configuration, if it is what it should be: model, train or used."
         config = self.start.get("config") if isinstance(self.start.get("config"), dict) else {}
         return config.get(name) if isinstance(config.get(name), dict) else {}
-
     def shape(self, form):
         "What the run is, in words: the form's names are those of its configuration."
         known = {**self.part("train"), **self.part("model")}
         names = dict.fromkeys(re.findall(r"{(\w+)", form), "?") | {k: clean(v) for k, v in known.items()}
         return form.format(**names | {"parameters": short(number(self.start.get("parameters")))})
-
     @property
     def step(self):
         return max(self.rows[-1].step if self.rows else 0, self.evals[-1].step if self.evals else 0,
                    self.end["step"] if self.end else 0)
-
     @property
     def done(self):
         return 1.0 if self.state == "done" else min(1.0, max(0.0, number(self.now.get("done")) or 0.0))
-
     @property
     def best(self):
         return min((e for e in self.evals if e.val is not None), key=lambda e: e.val, default=None)
-
     @property
     def speed(self):
         "Tokens a second: the median of the last readings."
         recent = sorted(row.speed for row in self.rows[-31:] if row.speed is not None)
         return recent[len(recent) // 2] if recent else None
-
     @property
     def silent(self):
         return time.time() - max(self.written, self.began if self.process else 0)
-
     def held(self):
         "Whether a process is at it: its lock says so. None where that can't be known."
         if self.process:
@@ -263,7 +244,6 @@ class Run:
             except BlockingIOError:
                 return True
         return False
-
     @property
     def state(self):
         "One word: one of LIVE, or done, stopped, crashed, gone."
@@ -287,10 +267,8 @@ class Run:
             if held is False or held is None and self.silent > 600:
                 return "crashed"
         return "stalled" if self.silent > limit and self.word != "paused" else self.word
-
     def lines(self):
         return self.log or self.events
-
     def trouble(self):
         """What went wrong -> headline, explanation, what helps, and the flags for it; or None."""
         if self.state != "crashed":
@@ -321,14 +299,11 @@ class Run:
             return "it did not start", "", "change what the last line names, on Train", {}
         why = "" if self.end else "Its process is gone without a word: killed, or the machine was turned off."
         return "crashed", why, "go on from the last checkpoint", {}
-
     def checkpoints(self):
         return [path for name in ("best.pt", "latest.pt") if (path := self.folder / name).exists()]
-
     def kept(self):
         names = " and ".join(path.name for path in self.checkpoints())
         return f"Kept: {names}." if names else "No checkpoint was written yet."
-
     def control(self, word):
         "Leave a word for the trainer, which looks once a step."
         draft = self.folder / "control.tmp"
@@ -407,15 +382,12 @@ class Chart(Widget, can_focus=True):
                 hidden("right", "pan(0.2)", "Move right"), hidden("comma", "read(-1)", "Read left"),
                 hidden("full_stop", "read(1)", "Read right")]
     log_x, log_y, cursor, view = reactive(False), reactive(False), reactive(None), reactive(None)
-
     def __init__(self, empty="", **more):
         super().__init__(**more)
         self.curves, self.best, self.empty = [], None, empty
-
     def plot(self, curves, best=None):
         self.curves, self.best = [c for c in curves if c.points], best
         self.refresh()
-
     def scaled(self, points):
         "Points as the axes have them; the view is on these scales, too."
         if self.log_x:
@@ -423,56 +395,45 @@ class Chart(Widget, can_focus=True):
         if self.log_y:
             points = [(p[0], *(math.log10(max(y, 1e-9)) for y in p[1:])) for p in points]
         return points
-
     def range(self):
         ends = [x for c in self.curves for x, *_ in self.scaled([*c.points[:2], c.points[-1]])] or [0, 1]
         return min(ends), max(ends) if max(ends) > min(ends) else min(ends) + 1
-
     def span(self):
         low, high = self.range()
         a, b = self.view or (low, None)
         return max(a, low), high if b is None else b
-
     def look(self, a, b):
         low, high = self.range()
         width = min(max(b - a, (high - low) / 2000), high - low)
         a = min(max(a, low), high - width)
         whole, end = width == high - low, a + width >= high - 1e-9
         self.view = None if whole else (a, None if end else a + width)
-
     def action_zoom(self, factor, at=None):
         a, b = self.span()
         at = b if at is None and not self.view else a + (0.5 if at is None else at) * (b - a)
         self.look(at - (at - a) * factor, at + (b - at) * factor)
-
     def action_pan(self, share):
         a, b = self.span()
         self.look(a + share * (b - a), b + share * (b - a))
-
     def action_reset(self):
         self.view = self.cursor = None
 
     watch_log_x = action_reset
-
     def action_read(self, step):
         last = self.size.width - self.LEFT - 1
         self.cursor = max(0, min(last, step + (last if self.cursor is None else self.cursor)))
-
     def on_leave(self):
         self.cursor = None
-
     def on_mouse_move(self, event):
         if event.button and event.delta_x:
             return self.action_pan(-event.delta_x / max(1, self.size.width - self.LEFT))
         self.cursor = event.x - self.LEFT if event.x >= self.LEFT else None
-
     @on(MouseScrollUp)
     @on(MouseScrollDown)
     def wheel(self, event):
         event.stop()
         at = (event.x - self.LEFT) / max(1, self.size.width - self.LEFT)
         self.action_zoom(0.8 if isinstance(event, MouseScrollUp) else 1.25, at)
-
     def render(self):
         styles = {name: self.get_component_rich_style(f"chart--{name}") for name in self.STYLES}
         w, h = self.size.width - self.LEFT, self.size.height - 1
@@ -554,7 +515,6 @@ class Chart(Widget, can_focus=True):
         return Segments([part for line in lines for part in (
             *(Segment("".join(text for text, _ in cells), style)
               for style, cells in groupby(line, key=lambda cell: cell[1])), Segment.line())])
-
     def legend(self, styles, x):
         "What the curves are; under the cursor, their values there."
         parts = []
@@ -681,7 +641,6 @@ class Page(Screen):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (112, "-wide")]
     VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-tall")]
     ESCAPE_TO_MINIMIZE = False
-
     def compose(self):
         with Horizontal(id="bar"):
             yield (tabs := Static(id="tabs", markup=False))
@@ -691,7 +650,6 @@ class Page(Screen):
             yield from self.body()
         yield Static(id="small", markup=False)
         yield Footer(compact=True)
-
     def on_resize(self, event):
         w, h = event.size
         self.set_class(w < SMALLEST[0] or h < SMALLEST[1], "-small")
@@ -699,15 +657,12 @@ class Page(Screen):
             f"This terminal is {w}×{h}; it takes {SMALLEST[0]}×{SMALLEST[1]}.\nEnlarge the window or shrink "
             "the font (Ctrl -).\nWithout screens: python gpt.py train\n\nctrl+q quits")
         self.call_after_refresh(self.refreshed)
-
     def on_screen_resume(self):
         self.refreshed()
-
     def refreshed(self):
         "Show what is new, once there is something to show it in."
         if self.is_mounted:
             self.show()
-
     def show(self):
         "Bring all that is shown up to date."
         app, tabs = self.app, [(" gpt ", "bold $background on $primary"), " "]
@@ -717,7 +672,6 @@ class Page(Screen):
             tabs.append(button(f" {i} {title} ", f"app.switch_mode({name!r})", look))
         put(self.query_one("#tabs"), *tabs)
         put(self.query_one("#news"), self.news())
-
     def news(self):
         live = [run for run in list(self.app.runs.values()) if run.state in LIVE]
         if not live:
@@ -730,12 +684,10 @@ class Page(Screen):
 class Box(ModalScreen):
     "A window over a page; esc closes it."
     BINDINGS = [("escape", "dismiss", "Cancel")]
-
     def __init__(self, title, *widgets, scrolls=False):
         super().__init__()
         self.frame = VerticalScroll(*widgets, classes="box", can_focus=scrolls)
         self.frame.border_title = title
-
     def compose(self):
         yield self.frame
 
@@ -746,15 +698,12 @@ class Ask(Box):
         super().__init__(title, Static(text, markup=False), OptionList(compact=True, *[
             Option(bits((f"{key:>6}  ", KEY), words), id=key)
             for key, words in {**answers, "esc": "cancel"}.items()]))
-
     def on_mount(self):
         self.query_one(OptionList).highlighted = 0
-
     def on_key(self, event):
         if event.key in self.answers:
             event.stop()
             self.dismiss(event.key)
-
     def on_option_list_option_selected(self, event):
         self.dismiss(None if event.option_id == "esc" else event.option_id)
 
@@ -763,10 +712,8 @@ class Enter(Box):
     def __init__(self, title, value, check):
         self.check_ = check
         super().__init__(title, Input(value, compact=True), Label("", classes="bad", markup=False))
-
     def on_input_changed(self, event):
         self.query_one(Label).update(self.check_(event.value) or "")
-
     def on_input_submitted(self, event):
         if not self.check_(event.value):
             self.dismiss(event.value)
@@ -774,34 +721,27 @@ class Enter(Box):
 class Pick(Box):
     "A list to choose from, narrowed down by typing: (id, what is shown) -> id, or None."
     BINDINGS = [hidden("down", "move('down')", "Next"), hidden("up", "move('up')", "Back")]
-
     def __init__(self, title, options):
         self.options, self.list = options, OptionList(compact=True)
         super().__init__(title, Input(placeholder="type to narrow down", compact=True), self.list)
-
     def on_mount(self):
         self.on_input_changed()
-
     def on_input_changed(self):
         words = self.query_one(Input).value.lower().split()
         self.list.clear_options()
         self.list.add_options(Option(shown, id=id) for id, shown in self.options
                               if all(word in str(shown).lower() for word in words))
         self.list.highlighted = 0
-
     def action_move(self, where):
         getattr(self.list, f"action_cursor_{where}")()
-
     def on_input_submitted(self):
         self.list.action_select()
-
     def on_option_list_option_selected(self, event):
         self.dismiss(event.option_id)
 
 class Help(Box):
     "The keys that work here, and what the screen is for."
     BINDINGS = [("question_mark,f1,q,enter", "dismiss", "Close")]
-
     def __init__(self, page, keys):
         lines = [part for key, words in keys for part in ((f"{key:>14}  ", KEY), f"{words}\n")]
         super().__init__("help", Static(bits(f"{page.HELP}\n\n", *lines)), scrolls=True)
@@ -820,13 +760,10 @@ class Charted(Page):
         log = not getattr(chart, f"log_{axis}")
         setattr(chart, f"log_{axis}", log)
         self.notify(f"{axis} is {'logarithmic' if log else 'linear'}", timeout=1.5)
-
     def action_chart(self, name, *arguments):
         getattr(self.query_one(Chart), f"action_{name}")(*arguments)
-
     def action_chat(self, name="best.pt"):
         self.app.talk_to(self.run, name)
-
     def action_copy(self):
         self.app.copy_command(self.run)
 
@@ -852,11 +789,9 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
             "compiling": "Compiling: the first step takes up to some minutes, all others gain.",
             "gone": "The folder of {} has vanished. What was read stays here."}
     share, keyed = 0.05, ()
-
     @property
     def run(self):
         return self.app.chosen
-
     def body(self):
         yield Static(id="head", markup=False)
         yield Static(id="warning", markup=False)
@@ -875,7 +810,6 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
                         pane.anchor()
                         yield Static(markup=False)
             yield Static(id="side", markup=False)
-
     def show(self):
         super().show()
         run, head = self.run, self.query_one("#head", Static)
@@ -910,7 +844,6 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         put(self.query_one("#stats"), self.stats(numbers))
         put(self.query_one("#side"), self.side(run, numbers))
         self.show_words(run, state)
-
     def show_words(self, run, state):
         "Warnings, troubles, samples and the log."
         warning, trouble = self.query_one("#warning", Static), self.query_one("#trouble", Static)
@@ -942,7 +875,6 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         put(self.query_one("#samples Static"), *newest or [
             ("A sample comes with each evaluation; g asks for one now.", DIM)])
         put(self.query_one("#log Static"), "\n".join(run.lines()[-100:]))
-
     def numbers(self, run, smoothed):
         "Of each number: what it is now, as text, and what it was."
         def series(values, form=".3f"):
@@ -959,7 +891,6 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
                 "tokens": (short(number(run.now.get("tokens"))), ()), "lr": series(lr, ".1e"),
                 "norm": series(norm, ".2f"), "memory": (size(used and used * 1e6), memory),
                 "device": (clean(run.start.get("device", "—")), ())}
-
     def stats(self, numbers):
         "Two lines, for narrow terminals."
         half, parts = max(4, (self.size.width - 52) // 3), []
@@ -971,7 +902,6 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
             now, values = numbers[name]
             parts += [(f"{name} ", DIM), (f"{now} ", "bold"), (spark(values, half), "$primary 70%"), "  "]
         return bits(*parts)
-
     def side(self, run, numbers):
         "The column of wide terminals: every number, and how it went."
         parts = []
@@ -992,7 +922,6 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         with contextlib.suppress(OSError):
             parts.append((f"saved {ago(time.time() - (run.folder / 'latest.pt').stat().st_mtime)}", DIM))
         return bits(*parts)
-
     def check_action(self, action, parameters):
         run = self.run
         state = run.state if run else ""
@@ -1006,7 +935,6 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         if action == "chat":
             return bool(run and run.checkpoints())
         return bool(run) or action not in ("log_pane", "smooth", "log", "chart", "copy")
-
     def action_control(self, word):
         try:
             self.run.control(word)
@@ -1014,7 +942,6 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
             self.notify(f"It {told[word]} after this step", timeout=2)
         except OSError as e:
             self.notify(f"{self.run.folder}: {e.strerror}", severity="error")
-
     @work
     async def action_stop(self):
         run = self.run
@@ -1024,7 +951,6 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
                 run.process.terminate()
             else:
                 self.action_control("stop")
-
     @work
     async def action_kill(self):
         run = self.run
@@ -1037,7 +963,6 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
                 os.kill(pid, 9)
             else:
                 self.notify("It was not started here: kill it where it runs", severity="warning")
-
     def action_resume(self):
         run, problem = self.run, self.run.trouble()
         if not run.start:
@@ -1046,11 +971,9 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         if not (run.folder / "latest.pt").exists():
             return self.notify("No checkpoint to go on from: start anew on Train (1)", severity="warning")
         self.app.launch(run.folder, ["--resume", str(run.folder), *(f"--{k}={v}" for k, v in flags.items())])
-
     def action_log_pane(self):
         self.query_one("#watch").toggle_class("-log")
         self.show()
-
     def action_smooth(self):
         order = list(SMOOTHING)
         self.share = order[(order.index(self.share) + 1) % len(order)]
@@ -1082,18 +1005,15 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         "b/byte": (1, lambda r: r.best.bits if r.best else None, 0, fixed),
         "tok/s": (1, lambda r: r.speed, 1, short), "when": (1, lambda r: r.written, 1, None)}
     by, backwards, validation = "when", False, True
-
     def body(self):
         yield Static(id="none", markup=False)
         yield Input(placeholder="filter: words of name, state, preset, level or data", id="filter",
                     compact=True)
         yield DataTable(id="table", cursor_type="row", zebra_stripes=False, cell_padding=1)
         yield Chart("no validation yet", id="overlay")
-
     def on_mount(self):
         self.marked, self.listed, self.drawn = [], [], None
         self.query_one(DataTable).focus()
-
     def found(self):
         words = self.query_one("#filter", Input).value.lower().split()
         keys = ("run", "state", "preset", "level", "data")
@@ -1102,7 +1022,6 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         value, down = self.COLUMNS[self.by][1], bool(self.COLUMNS[self.by][2]) != self.backwards
         known = [run for run in runs if value(run) is not None]
         return sorted(known, key=value, reverse=down) + [run for run in runs if value(run) is None]
-
     def cells(self, run, wide):
         color, state, most = self.app.color, run.state, number(run.start.get("max_iters"))
         mark = self.marked.index(run.folder) % 6 if run.folder in self.marked else None
@@ -1116,7 +1035,6 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         if most and state != "done":
             texts["steps"] = Text(f"{short(run.step)}/{short(most)}", justify="right")
         return [texts[key] for key in self.COLUMNS if wide or self.COLUMNS[key][0]]
-
     @on(Input.Changed, "#filter")
     def show(self):
         super().show()
@@ -1145,18 +1063,15 @@ marked, the chart shows the one under the cursor. A click on a column's title so
             if here in runs:
                 table.move_cursor(row=runs.index(here))
         self.show_chart()
-
     @property
     def run(self):
         "The one under the cursor."
         at = self.query_one(DataTable).cursor_row
         return self.listed[at] if 0 <= at < len(self.listed) else None
-
     def meant(self):
         "The marked runs; with none marked, the one under the cursor."
         marked = [self.app.runs[folder] for folder in self.marked if folder in self.app.runs]
         return marked or [run for run in [self.run] if run]
-
     @on(DataTable.RowHighlighted)
     def show_chart(self):
         curves = []
@@ -1164,7 +1079,6 @@ marked, the chart shows the one under the cursor. A click on a column's title so
             points = val_points(run) if self.validation else smooth(loss_points(run), 0.05)
             curves.append(Curve(run.name[:24], str(i % 6), points))
         self.query_one(Chart).plot(curves)
-
     def check_action(self, action, parameters):
         run = self.run if self.is_mounted else None
         if action in ("open", "mark", "delete", "rename", "copy"):
@@ -1172,54 +1086,44 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         if action == "chat":
             return bool(run and run.checkpoints())
         return True
-
     @on(DataTable.RowSelected)
     def action_open(self):
         self.app.watch_run(self.run)
-
     def action_mark(self):
         folder = self.run.folder
         self.marked.remove(folder) if folder in self.marked else self.marked.append(folder)
         self.query_one(DataTable).action_cursor_down()
         self.show()
-
     def action_which(self):
         self.validation = not self.validation
         self.notify("validation loss" if self.validation else "training loss, smoothed", timeout=1.5)
         self.show()
-
     def action_sort(self):
         order = [key for key, (narrow, *_) in self.COLUMNS.items() if narrow or self.size.width >= 112]
         at = order.index(self.by) + 1 if self.by in order else 0
         self.by, self.backwards = order[at % len(order)], False
         self.show()
-
     def action_reverse(self):
         self.backwards = not self.backwards
         self.show()
-
     @on(DataTable.HeaderSelected)
     def sort_by(self, event):
         key = event.column_key.value
         self.backwards = key == self.by and not self.backwards
         self.by = key
         self.show()
-
     def action_filter(self):
         box = self.query_one("#filter")
         box.display = True
         box.focus()
-
     @on(Input.Submitted, "#filter")
     def to_table(self):
         self.query_one(DataTable).focus()
-
     def action_clear(self):
         box = self.query_one("#filter", Input)
         box.display = False
         box.value = ""
         self.query_one(DataTable).focus()
-
     @work
     async def action_delete(self):
         runs = self.meant()
@@ -1233,7 +1137,6 @@ marked, the chart shows the one under the cursor. A click on a column's title so
                 self.app.forget(run, delete_run(run.folder))
             self.marked = []
             self.show()
-
     @work
     async def action_rename(self):
         run = self.run
@@ -1274,13 +1177,11 @@ class Catalog:
     def __init__(self, found):
         self.presets, self.device = found["presets"], (found["devices"] or [{}])[0]
         self.fields = {f["name"]: f for f in found["fields"]}
-
     def recipe(self, preset, level=None):
         "All values of a preset at a level, and what it costs."
         about = self.presets.get(preset) or {}
         values = about.get(level or about.get("level", "char")) or {}
         return {**values, "vocab_size": self.fields["vocab_size"]["default"]} if values else {}
-
     def read(self, name, text):
         "What is typed -> a value of the field's type, or ValueError that says what was expected."
         field = self.fields[name]
@@ -1293,7 +1194,6 @@ class Catalog:
             return {"int": int, "float": float}.get(field["type"], str)(text)
         except ValueError:
             raise ValueError(f"a{' whole' * (field['type'] == 'int')} number") from None
-
     def problems(self, texts):
         "What is wrong with the values, by field; the rules are those of the command line."
         values, found = {}, {}
@@ -1325,31 +1225,25 @@ class Knob(Widget, can_focus=True):
                 hidden("up", "app.focus_previous", "Back"), hidden("down", "app.focus_next", "Next")]
     value, typed = reactive("", init=False), reactive("")
     auto_links = reactive(False)                              # what can be clicked looks as it is
-
     def __init__(self, value, options, free=False, **more):
         super().__init__(**more)
         self.options, self.free = [str(o) for o in options], free
         self.set_reactive(Knob.value, str(value))
-
     def render(self):
         if self.free:
             shown = f"{self.typed}▏" if self.typed else self.value
             return bits(button("◂ ", "turn(-1)"), (shown, "bold"), button(" ▸", "turn(1)"))
         look = {self.value: "bold $background on $primary"}
         return bits(*(button(f" {o} ", f"pick({o!r})", look.get(o, "")) for o in self.options))
-
     def watch_value(self):
         self.typed = ""
         self.post_message(Input.Changed(self, self.value))
-
     def action_turn(self, by):
         order = sorted({*self.options, self.value}, key=float) if self.free else self.options
         at = order.index(self.value) + by
         self.value = order[max(0, min(len(order) - 1, at)) if self.free else at % len(order)]
-
     def action_pick(self, option):
         self.value = option
-
     def on_key(self, event):
         if self.free and event.is_printable and event.character in "0123456789.":
             self.typed += event.character
@@ -1360,7 +1254,6 @@ class Knob(Widget, can_focus=True):
         else:
             return
         event.stop()
-
     def on_blur(self):
         typed, self.typed = self.typed, ""
         if number_of(typed) is not None:
@@ -1376,7 +1269,6 @@ class Browse(Box):
         tree = DirectoryTree(".", classes="tree")
         tree.ICON_NODE, tree.ICON_NODE_EXPANDED, tree.ICON_FILE = "▸ ", "▾ ", "  "
         super().__init__("a text file, or a folder made by data.py", tree)
-
     @on(DirectoryTree.FileSelected)
     def chosen(self, event):
         path = event.path.parent if event.path.name in ("meta.json", "train.bin", "val.bin") else event.path
@@ -1395,11 +1287,9 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
     COMMON = ("max_iters", "max_minutes", "batch_size", "learning_rate", "dropout", "eval_interval")
     COSTLY = {"n_layer", "n_head", "n_embd", "block_size", "batch_size", "micro_batch", "vocab_size"}
     ELSEWHERE = ("preset", "presets", "level", "data", "out_dir", "resume")
-
     def __init__(self):
         super().__init__()
         self.edited, self.found, self.preset, self.fit = {}, {}, "", {}
-
     def body(self):
         yield Static(id="broken", markup=False)
         with Horizontal(id="choose"):
@@ -1412,7 +1302,6 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
             with Horizontal(id="go"):
                 yield Static(id="estimate", markup=False)
                 yield Button("▶ Start", id="start", variant="success", compact=True, disabled=True)
-
     def on_mount(self):
         self.query_one("#recipes").focus()
         self.query_one("#about", Static).update("reading the presets …")
@@ -1443,7 +1332,6 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         table.move_cursor(row=names.index(self.preset) if self.preset in names else 0)
         self.choose(self.preset if self.preset in names else names[0])
         self.show()
-
     def broken(self, message):
         parts = [("The presets can't be read.\n\n", "bold $text-error"), f"{clean(message)}\n\n"]
         if found := re.search(r"line (\d+) column (\d+)", message):
@@ -1460,33 +1348,26 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         self.add_class("-broken")
         self.set_focus(None)
         self.refresh_bindings()
-
     def presets_file(self):
         return self.app.gpt.with_name("presets.json")
-
     async def mount_fields(self):
         await self.query_one("#form").mount_all([
             *map(self.make, ("level", "data", *self.COMMON, "run")),
             Button("▸ advanced", id="more", compact=True)])
-
     def make(self, name):
         about = self.app.catalog.fields.get(name, {"choices": None, "type": "str"})
         choices = about["choices"] or (["true", "false"] if about["type"] == "bool" else None)
         widget = Knob("", choices, id=name) if choices else Input(id=name, compact=True)
         return Horizontal(Label(name), widget, classes="field")
-
     def boxes(self):
         return self.query(".field Input, .field Knob")
-
     @on(DataTable.RowHighlighted, "#recipes")
     def moved(self, event):
         if event.row_key and event.row_key.value and event.row_key.value != self.preset:
             self.choose(event.row_key.value)
-
     @on(DataTable.RowSelected, "#recipes")
     def picked(self):
         self.query_one("#start").focus()
-
     def choose(self, preset):
         "Another preset: its level, its data and its values."
         self.preset, self.fit = preset, {}
@@ -1503,10 +1384,8 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
     @property
     def level(self):
         return self.query_one("#level", Knob).value
-
     def base(self):
         return self.app.catalog.recipe(self.preset, self.level)
-
     def fill(self):
         "Show each field's value: what was typed, else the recipe's."
         base = {**self.base(), "run": self.fresh_name()}
@@ -1515,13 +1394,11 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
                 if box.id != "level":
                     box.value = self.edited.get(box.id, written(base.get(box.id, "")))
         self.check()
-
     def fresh_name(self):
         data = Path(self.edited.get("data", "")).stem
         name = re.sub(r"[^\w.-]+", "-", f"{self.preset}-{self.level}{'-' + data if data else ''}")
         return next(n for i in range(1, 10 ** 6) if not (
             self.app.root / (n := f"{name}-{i}" if i > 1 else name) / "metrics.jsonl").exists())
-
     @on(Input.Changed)
     def changed(self, event):
         name, text = event.input.id, event.value
@@ -1535,12 +1412,10 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
             with self.prevent(Input.Changed):
                 self.query_one("#run", Input).value = self.fresh_name()
         self.check()
-
     def texts(self):
         base = self.base()
         return {name: self.edited.get(name, written(base[name])) for name in self.app.catalog.fields
                 if name in base}
-
     def problems(self):
         found = self.app.catalog.problems(self.texts())
         run, data = self.query_one("#run", Input).value, self.texts().get("data", "")
@@ -1553,7 +1428,6 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         elif re.search(r"[\\/]|\.\w+$", data) and ":" not in data[2:] and not Path(data).exists():
             found["data"] = f"data: there is no {data}"
         return found
-
     def flags(self):
         texts = self.texts()
         edited = {k: v for k, v in self.edited.items() if k != "run"}
@@ -1565,10 +1439,8 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         for name, text in given.items():
             words += [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text]
         return words
-
     def command(self):
         return join(["python", "gpt.py", "train", *self.flags()])
-
     def check(self):
         "Marks, the line of what is wrong, the command and the estimate."
         self.found = self.problems()
@@ -1585,7 +1457,6 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         if not self.found and self.edited.keys() & self.COSTLY:
             self.estimate_edited()
         self.estimate()
-
     def hint(self):
         here = self.focused.id if self.focused else None
         about = self.app.catalog.fields.get(here, {})
@@ -1595,11 +1466,9 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         if not text:
             text = f"{here}: {about['help']}" if about else "enter: on to Start    tab: change it first"
         put(line, clean(text))
-
     def on_descendant_focus(self):
         if self.app.catalog and self.query("#level"):
             self.hint()
-
     @work(exclusive=True, group="estimate")
     async def estimate_edited(self):
         "The size of what was edited, said by the program that knows."
@@ -1608,7 +1477,6 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         with contextlib.suppress(ValueError, KeyError, TypeError):
             self.fit = json.loads(out)["presets"][self.preset][self.level] if code == 0 else {}
             self.estimate()
-
     def estimate(self):
         base, texts = {**self.base(), **self.fit}, self.texts()
         steps, minutes, batch, block = (
@@ -1640,11 +1508,9 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         if action in ("reload", "edit"):
             return broken
         return bool(self.app.catalog) and not broken or action not in ("start", "data", "more", "copy")
-
     @on(Input.Submitted)
     def next_field(self):
         self.focus_next()
-
     @on(Button.Pressed, "#more")
     @work
     async def action_more(self):
@@ -1659,7 +1525,6 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         await self.query_one("#form").mount_all(rows)
         self.fill()
         rows[0].query_one("Input, Knob").focus()
-
     @work
     async def action_data(self):
         names = await self.app.corpora()
@@ -1671,10 +1536,8 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         if name:
             self.query_one("#data", Input).value = name
             self.query_one("#data").focus()
-
     def action_copy(self):
         self.app.copy(self.command())
-
     def action_edit(self):
         path, editor = self.presets_file(), os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
         try:
@@ -1683,7 +1546,6 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         except Exception as e:                                # Windows, a browser, no such editor
             return self.notify(f"{path}: {e}", severity="warning")
         self.action_reload()
-
     @on(Button.Pressed, "#start")
     @work
     async def action_start(self):
@@ -1718,14 +1580,11 @@ class Turn(Vertical):
         self.tokens, self.starts, self.chunks = [], [0], [Static(markup=False)]
         self.report, self.settings, self.asked, self.stopping = Static(markup=False), {}, 0.0, 0.0
         self.paint(0)
-
     def compose(self):
         yield self.chunks[0]
         yield self.report
-
     def text(self, first=0, last=None):
         return "".join(text for text, _, _ in self.tokens[first:last])
-
     def add(self, said):
         for piece in said:
             if self.text(-1).endswith("\n") and len(self.tokens) - self.starts[-1] > 200:
@@ -1736,7 +1595,6 @@ class Turn(Vertical):
             options = [(str(text), number(p) or 0.0) for text, p in piece.get("alternatives") or []]
             self.tokens.append((str(piece.get("text", "")), number(piece.get("prob")), options))
         self.paint(-1)
-
     def paint(self, part):
         "Show a part of the text: its number, or -1 for the last."
         part %= len(self.starts)
@@ -1751,16 +1609,13 @@ class Turn(Vertical):
         shown = bits(*parts)
         whole = part + 1 < len(self.starts) and shown.plain.endswith("\n")
         renew(self.chunks[part], shown[:-1] if whole else shown)
-
     def part_of(self, at):
         return bisect.bisect_right(self.starts, at) - 1
-
     def point(self, at):
         "Put the cursor on a token, or on none."
         before, self.at = self.at, at
         for n in {before, at} - {None}:
             self.paint(self.part_of(n))
-
     def row_of(self, at):
         "In which row of the column a token stands."
         chunk = self.chunks[self.part_of(at)]
@@ -1768,7 +1623,6 @@ class Turn(Vertical):
         rows = (y for y, line in enumerate(lines)
                 if any(s.style and s.style.meta.get("token") == at for s in line))
         return chunk.virtual_region.y + next(rows, 0)
-
     def tell(self, text):
         put(self.report, (text, "$foreground 50%"))
 
@@ -1776,10 +1630,8 @@ class Prompt(TextArea):
     "Enter sends, ctrl+j is a new line, up in an empty box brings the last text back."
     BINDINGS = [hidden("enter", "screen.send", "Send", priority=True),
                 hidden("ctrl+j,shift+enter,alt+enter", "insert('\\n')", "New line", priority=True)]
-
     def action_insert(self, text):
         self.insert(text)
-
     def action_cursor_up(self, select=False):
         super().action_cursor_up(select) if self.text else self.screen.action_edit()
 
@@ -1802,12 +1654,10 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
              "seed": (0, (0, 1, 2, 3, 42, 1337))}
     SAID = {"temperature": ("T", None), "top_k": ("top-k", 0), "top_p": ("top-p", 1), "min_p": ("min-p", 0),
             "repetition_penalty": ("repetition", 1), "seed": ("seed", None)}  # in a report, if it is on
-
     def __init__(self):
         super().__init__()
         self.process, self.pieces, self.ready, self.busy, self.trouble = None, [], None, None, ""
         self.path, self.count, self.used, self.xray, self.editing = None, 0, 0, False, None
-
     def body(self):
         yield Static(id="model", markup=False)
         with Horizontal(id="chat"):
@@ -1822,17 +1672,14 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
                     label = Label("seed (0: new)" if name == "seed" else name.replace("_", " "))
                     yield Horizontal(label, Knob(value, options, name != "mode", id=name), classes="field")
         yield Prompt(id="prompt", compact=True)
-
     def on_mount(self):
         prompt = self.query_one(Prompt)
         prompt.border_title, prompt.border_subtitle = "begin a text", "enter send · ctrl+j new line"
         prompt.focus()
         self.set_interval(1 / 10, self.flush)
-
     @property
     def turns(self):
         return list(self.query(Turn))
-
     def knob(self, name):
         return self.query_one(f"#{name}", Knob).value
 
@@ -1845,7 +1692,6 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
         if path and (path != self.path or not self.ready):
             self.load(path)
         super().on_screen_resume()
-
     def load(self, path):
         "Another checkpoint: in the process that is there, or in a new one."
         self.path, self.ready, self.trouble, self.used = path, None, "", 0
@@ -1855,18 +1701,15 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
         else:
             self.talk(path)
         self.show()
-
     def say(self, **request):
         with contextlib.suppress(OSError):                    # it died: listen() finds out
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
-
     def talk(self, path):
         pipe, env = subprocess.PIPE, {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
         command = [sys.executable, str(self.app.gpt), "chat", str(path), "--jsonl"]
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, env=env)
         threading.Thread(target=self.listen, args=[self.process], daemon=True).start()
-
     def listen(self, process):
         words = []
         for line in process.stdout:
@@ -1881,11 +1724,9 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
         why = "\n".join(words) or f"Its process ended (status {process.wait()})."
         if process is self.process:
             self.call_later(self.hear, "gone", {"message": why})
-
     def on_unmount(self):
         if self.process:
             self.process.kill()
-
     def hear(self, kind, said):
         self.flush()
         if kind == "ready":
@@ -1898,7 +1739,6 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
             self.used = number(said.get("context_used")) or self.used
             self.finish(said.get("reason", ""), number(said.get("tokens")), number(said.get("tokens_per_s")))
         self.show()
-
     def flush(self):
         "What came since the last repaint."
         turn, pieces = self.busy, self.pieces[:]
@@ -1914,7 +1754,6 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
         if turn and turn.stopping and time.monotonic() - turn.stopping > 2:  # it does not listen any more
             self.process.kill()
             self.finish("stopped; its process was ended")
-
     def finish(self, why, tokens=None, speed=None):
         turn, self.busy = self.busy, None
         if turn:
@@ -1945,7 +1784,6 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
                      "and it writes the rest."]
         put(welcome, *texts)
         welcome.display = bool(texts)
-
     def show_model(self):
         "The line above: which model, how far it was trained, and how much of its context is used."
         run = self.app.runs.get(self.path.parent) if self.path else None
@@ -1969,7 +1807,6 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
         for name in self.SAID.keys() | {"max_new_tokens"}:
             values[name] = (int if name in whole else float)(float(self.knob(name)))
         return values | {"seed": values["seed"] or int.from_bytes(os.urandom(2), "big") + 1}
-
     def ask(self, turn):
         "Let the model go on from all of the turn."
         self.count += 1
@@ -1979,14 +1816,12 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
         turn.tell("thinking …")
         self.query_one("#said").scroll_end(animate=False)
         self.refresh_bindings()
-
     async def begin(self, turn, instead=None):
         if instead and instead.is_attached:
             await instead.remove()
         self.query_one("#welcome").display = False
         await self.query_one("#turns").mount(turn)
         self.ask(turn)
-
     @work
     async def action_send(self):
         prompt, turns = self.query_one(Prompt), [turn for turn in self.turns if turn is not self.editing]
@@ -2003,44 +1838,36 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
             turn = Turn(f"{text}\n", sent, "User:", self.xray)
         instead, self.editing = self.editing, None
         await self.begin(turn, instead)
-
     def check_action(self, action, parameters):
         if action in ("again", "on", "save", "edit", "copy", "new"):
             return bool(self.is_mounted and self.turns and not self.busy)
         if action in ("stop", "leave"):
             return bool(self.busy) == (action == "stop")
         return action != "token" or self.xray
-
     def action_stop(self):
         self.busy.stopping = self.busy.stopping or time.monotonic()
         self.say(stop=self.count)
-
     def action_leave(self):
         self.query_one(Prompt if self.focused is self.query_one("#said") else "#said").focus()
-
     @work
     async def action_again(self):
         if self.ready:
             last = self.turns[-1]
             await self.begin(Turn(last.shown, last.sent, last.stop, self.xray), last)
-
     def action_on(self):
         if self.turns and self.ready and not self.busy:
             self.ask(self.turns[-1])
-
     def action_edit(self):
         if self.turns and not self.busy:
             self.editing, prompt = self.turns[-1], self.query_one(Prompt)
             prompt.text = self.editing.shown.rstrip("\n") if self.editing.stop else self.editing.shown
             prompt.move_cursor(prompt.document.end)
             prompt.focus()
-
     @work
     async def action_new(self):
         await self.query(Turn).remove()
         self.used = 0
         self.show()
-
     @work
     async def action_open(self):
         options = []
@@ -2053,11 +1880,9 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
             return self.notify("There is no checkpoint yet: 1 trains a model", severity="warning")
         if path := await self.app.push_screen_wait(Pick("talk to", options)):
             self.load(Path(path))
-
     @on(Input.Changed)
     def remember(self):
         self.app.remember(sampling={name: self.knob(name) for name in self.KNOBS})
-
     def action_knobs(self):
         opened = self.has_class("-wide") or self.query_one("#chat").toggle_class("-knobs").has_class("-knobs")
         self.query_one("#temperature" if opened else Prompt).focus()
@@ -2075,16 +1900,13 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
             self.query_one("#said").focus()
             self.look(self.turns[-1], 0)
         self.refresh_bindings()
-
     def action_token(self, by):
         if self.turns:
             here = next((turn for turn in self.turns if turn.at is not None), self.turns[-1])
             self.look(here, (here.at or 0) + by)
-
     def on_mouse_move(self, event):
         if self.xray and (at := event.style.meta.get("token")) is not None:
             self.look(self.get_widget_at(*event.screen_offset)[0].parent, at)
-
     def look(self, turn, at):
         "Put the cursor on a token: what else could have stood there?"
         for other in self.turns:
@@ -2109,7 +1931,6 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
 
     def action_copy(self):
         self.app.copy(self.turns[-1].text())
-
     def action_save(self):
         path = self.path.parent / time.strftime("chat-%Y%m%d-%H%M%S.txt")
         text = "\n\n".join(turn.shown + turn.text() for turn in self.turns)
@@ -2131,7 +1952,6 @@ class Tui(App):
     BINDINGS = [*[hidden(f"{i},f{i + 1}", f"switch_mode('{name}')", f"{title}: the screen")
                   for i, (name, title) in enumerate(TABS.items(), 1)],
                 Binding("question_mark,f1", "help", "Help")]
-
     def __init__(self, root=Path("runs"), run=None, gpt=HERE / "gpt.py", theme=None):
         super().__init__()
         self.root, self.gpt, self.runs, self.chosen, self.machine = Path(root), Path(gpt), {}, None, ""
@@ -2146,35 +1966,29 @@ class Tui(App):
             run, root = Path(run), self.root.resolve()
             run = self.root / run.resolve().name if run.resolve().parent == root else run
             self.chosen = self.runs[run] = Run(run)
-
     def get_system_commands(self, screen):
         yield from super().get_system_commands(screen)
         for _, binding, enabled, _ in self.page.active_bindings.values():
             if enabled and binding.description and not binding.system:
                 act = partial(self.page.run_action, binding.action)
                 yield SystemCommand(binding.description, f"key {self.get_key_display(binding)}", act)
-
     def on_mount(self):
         self.wake = asyncio.Event()
         self.switch_mode("watch" if self.chosen else "train")
         self.theme_changed_signal.subscribe(self, self.remember_theme)
         self.look_around()
-
     def remember_theme(self, theme):
         self.remember(theme=theme.name)
         self.page.refreshed()
-
     def remember(self, **settings):
         if any(self.settings.get(key) != value for key, value in settings.items()):
             self.settings |= settings
             with contextlib.suppress(OSError):
                 if self.root.is_dir():
                     (self.root / ".tui.json").write_text(json.dumps(self.settings), encoding="utf-8")
-
     @property
     def page(self):
         return self.screen_stack[0]
-
     def color(self, name):
         "A theme's colour, as Rich spells it."
         value = self.theme_variables.get(name, "")
@@ -2192,7 +2006,6 @@ class Tui(App):
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.wake.wait(), 0.8)
             self.wake.clear()
-
     def scan(self):
         new = [folder for folder in find_runs(self.root) if folder not in self.runs]
         self.runs |= {folder: Run(folder) for folder in new}
@@ -2207,26 +2020,21 @@ class Tui(App):
         if not self.chosen and self.runs:
             self.chosen = self.newest_first()[0]
         return changed
-
     def scan_soon(self, folder=None):
         if folder:
             self.chosen = self.runs.setdefault(folder, Run(folder))
         self.wake.set()
-
     def newest_first(self):
         return sorted(list(self.runs.values()), key=lambda r: (r.state in LIVE, r.written), reverse=True)
-
     def watch_run(self, run):
         self.chosen = run
         self.switch_mode("watch")
-
     def forget(self, run, trouble=None):
         if trouble:
             self.notify(trouble, severity="error")
         self.runs.pop(run.folder, None)
         if self.chosen is run:
             self.chosen = next(iter(self.newest_first()), None)
-
     def launch(self, folder, flags):
         "Start `gpt.py train` as a process of its own, that outlives this one, and watch it."
         own = {"start_new_session": True} if os.name == "posix" else {"creationflags": 0x08000200}
@@ -2242,7 +2050,6 @@ class Tui(App):
         run.process, run.began = process, time.time()
         self.watch_run(run)
         self.scan_soon()
-
     async def ask(self, *words, program="gpt.py"):
         "Run one of our programs and wait. -> exit status, output, errors"
         command = [sys.executable, str(self.gpt.with_name(program)), *words]
@@ -2253,7 +2060,6 @@ class Tui(App):
             return done.returncode, done.stdout, done.stderr
         except (OSError, subprocess.SubprocessError) as e:
             return 1, "", str(e)
-
     async def read_presets(self):
         "Learn what gpt.py offers. -> what is wrong, or nothing"
         code, out, said = await self.ask("presets", "--json")
@@ -2265,7 +2071,6 @@ class Tui(App):
             return str(e)
         device = self.catalog.device
         self.machine = f"{clean(device.get('name', ''))} · {size(number(device.get('memory')))}"
-
     async def corpora(self):
         "Names of texts, and what is said about them: what data.py knows, and what is prepared."
         names = {"builtin": "the English text that comes with Python: no download"}
@@ -2278,7 +2083,6 @@ class Tui(App):
         for folder in sorted(Path("data").glob("*/meta.json")):
             names.setdefault(str(folder.parent), "prepared")
         return names
-
     @work
     async def copy_command(self, run):
         "The command that makes such a run: what its preset does not say is a flag."
@@ -2291,7 +2095,6 @@ class Tui(App):
                  and k not in ("preset", "level", "resume", "presets", "out_dir")]
         words = ["python", "gpt.py", "train", f"--preset={preset}", f"--level={level}", *flags]
         self.copy(clean(join(words)))
-
     def copy(self, text):
         "To the terminal's clipboard (works over ssh), and to the system's where there is a tool for it."
         self.copy_to_clipboard(text)
@@ -2302,12 +2105,10 @@ class Tui(App):
                                    stderr=subprocess.DEVNULL)
                 break
         self.notify(text if len(text) < 300 else f"{len(text):,} characters", title="copied", timeout=3)
-
     def talk_to(self, run, name):
         path = run.folder / name
         self.wanted = path if path.exists() else run.folder / "latest.pt"
         self.switch_mode("chat")
-
     def notify(self, message, **more):
         "Nothing of it is markup: names and errors come from elsewhere."
         super().notify(clean(message), **{**more, "markup": False})
@@ -2324,7 +2125,6 @@ class Tui(App):
                 shown = ", ".join(self.get_key_display(Binding(key, "")) for key in binding.key.split(","))
                 keys.setdefault(binding.description, []).append(shown)
         self.push_screen(Help(self.page, [(" ".join(shown), words) for words, shown in keys.items()]))
-
     @work
     async def action_quit(self):
         ours = [run for run in list(self.runs.values()) if run.process and run.process.poll() is None]
