@@ -625,10 +625,16 @@ def ends(width, left, right):
     left, right = bits(*left), bits(*right)
     return left.truncate(max(0, width - right.cell_length), pad=True) + right
 
+def fit(static):
+    "Lay the screen out anew if this text takes another height than it has: to do so each time costs most."
+    width, height = static.size
+    if not width or static.visual.get_height(static.styles, width) != height:
+        static.refresh(layout=True)
+
 def renew(static, shown):
-    "Show this. To lay out the whole screen costs most: so only where the text gets another height."
-    width = static.size.width
-    static.update(shown, layout=not width or shown.get_height(static.styles, width) != static.size.height)
+    static.update(shown, layout=False)
+    fit(static)
+    static.call_after_refresh(fit, static)                    # of two that come close Textual may forget one
 
 def put(static, *parts):
     "Show this, unless it is shown already: to lay text out anew costs more than to compare it."
