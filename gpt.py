@@ -1634,15 +1634,16 @@ def runs_command(asked):
     print(json.dumps(rows)) if o.json else print_table(" ".join(rows[0]), (row.values() for row in rows))
 
 def rival(m, c, device, new):
-    """Hugging Face's GPT-2 in the same shape, as its documentation has it -> the tokens/s that it trains at, in
-    32 or 16 bits, whichever is faster, and that it samples at."""
+    """Hugging Face's GPT-2 in the same shape, as its documentation has it -> tokens/s in training, with 32 or
+    16 bits, whichever is faster, and in sampling."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
-    hf, ids = need("transformers"), torch.randint(m.vocab_size, (c.micro_batch or c.batch_size, m.block_size))
+    hf, rows = need("transformers"), c.micro_batch or c.batch_size
+    ids = torch.randint(m.vocab_size, (rows, m.block_size), device=device)
     torch.set_num_threads(os.cpu_count())
     drop = dict.fromkeys(["resid_pdrop", "embd_pdrop", "attn_pdrop"], c.dropout)
     same = {name: getattr(m, name) for name in ("n_layer", "n_head", "n_embd", "vocab_size")}
     shape = hf.GPT2Config(n_positions=m.block_size, bos_token_id=0, eos_token_id=None, **same, **drop)
-    model, ids = hf.GPT2LMHeadModel(shape).to(device), ids.to(device)
+    model = hf.GPT2LMHeadModel(shape).to(device)
     adamw = torch.optim.AdamW(model.parameters())
     def step(short):
         with torch.autocast(device.type, enabled=short):
