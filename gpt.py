@@ -1633,12 +1633,10 @@ def runs_command(asked):
     rows.sort(key=lambda row: (row[o.sort] is None, row[o.sort]))
     print(json.dumps(rows)) if o.json else print_table(" ".join(rows[0]), (row.values() for row in rows))
 
-def rival(m, c, device, new):
+def rival(hf, m, c, device, new):
     """Hugging Face's GPT-2 in the same shape, as its documentation has it -> tokens/s in training, with 32 or
     16 bits, whichever is faster, and in sampling."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
-    hf, rows = need("transformers"), c.micro_batch or c.batch_size
-    ids = torch.randint(m.vocab_size, (rows, m.block_size), device=device)
+    ids = torch.randint(m.vocab_size, (c.micro_batch or c.batch_size, m.block_size), device=device)
     torch.set_num_threads(os.cpu_count())
     drop = dict.fromkeys(["resid_pdrop", "embd_pdrop", "attn_pdrop"], c.dropout)
     same = {name: getattr(m, name) for name in ("n_layer", "n_head", "n_embd", "vocab_size")}
@@ -1663,6 +1661,8 @@ def bench_command(asked):
     o, presets, (old, new) = fill(Options, asked), load_presets(asked.get("presets")), np.ones((2, 1 << 24))
     copying = 2 * old.nbytes / median_ms(lambda: np.copyto(new, old), 500) / 1e6
     line = "{:12}{:>12}{:>10}{:>6}{:>11}{:>11}{:>7}" + "{:>10}{:>10}" * (o.against == "hf")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
+    hf = o.against == "hf" and need("transformers")           # asked for before minutes have gone into it
     head = "preset tokens/s TFLOP/s MFU memory sampled/s GB/s train/hf sample/hf"
     print(f"copying: {copying:.0f} GB/s", line.format(*head.split()), sep="\n", flush=True)
     for name in [o.preset] if o.preset else presets:
@@ -1689,7 +1689,7 @@ def bench_command(asked):
         step = sorted(steps, key=lambda entry: entry["tokens_per_s"])[len(steps) // 2]
         flops, mfu = step["tokens_per_s"] * flops_per_token(lm.config), step["mfu"] and f"{step['mfu']:.0%}"
         nbytes = sum(w.nbytes for w in lm.model.parameters())
-        theirs = rival(lm.config, c, lm.device, new) if o.against == "hf" else (1, 1)
+        theirs = rival(hf, lm.config, c, lm.device, new) if hf else (1, 1)
         times = [f"{us / them:.1f}" for us, them in zip((step["tokens_per_s"], sampled), theirs)]
         print(line.format(name, f"{step['tokens_per_s']:,.0f}", f"{flops / 1e12:.3f}", mfu or "-",
                           f"{step['memory_mb']:,.0f} MB", f"{sampled:,.0f}", f"{sampled * nbytes / 1e9:.1f}",

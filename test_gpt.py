@@ -1136,9 +1136,9 @@ def test_bench(tmp_path):
     assert name == "speck" and float(speed.replace(",", "")) > 100 and float(memory.replace(",", "")) > 50 and mfu == "-"
 
 def test_bench_has_a_rival():
-    pytest.importorskip("transformers")
+    hf = pytest.importorskip("transformers")
     m, cpu = gpt.ModelConfig(n_layer=1, n_head=2, n_embd=16, block_size=12, vocab_size=11), torch.device("cpu")
-    trained, sampled = gpt.rival(m, gpt.TrainConfig(batch_size=2, dropout=0.1), cpu, new=5)
+    trained, sampled = gpt.rival(hf, m, gpt.TrainConfig(batch_size=2, dropout=0.1), cpu, new=5)
     assert trained > 10 and sampled > 10
     assert "there is none, hf" in shell("bench", "--against", "x").stderr
 
