@@ -16,10 +16,10 @@ The text flows through twice, in chunks: once to be measured, for a vocabulary, 
     source -> files -> documents -> chunks -> ids -> train.bin, val.bin
 """
 import argparse, atexit, base64, bz2, codecs, contextlib, csv, errno, fnmatch, glob, gzip, hashlib, heapq
-import http.client, importlib.util, io, itertools, json, lzma, multiprocessing, os, re, shutil, signal, sys
-import tempfile, threading, time, urllib.error, urllib.request, zipfile
+import http.client, io, itertools, json, lzma, multiprocessing, os, re, shutil, signal, sys, tempfile
+import threading, time, types, urllib.error, urllib.request, zipfile
 from collections import Counter, defaultdict, deque
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,24 +33,26 @@ try:
 except ImportError:                                           # Windows
     fcntl = None
 
-def load_gpt():
-    """gpt.py as far down as its tokenizers. Below them it imports torch, which takes a second, and 200 MB in
-    every process; without torch it ends there, and what stands above is all that is needed here."""
-    if sys.modules.keys() & {"gpt", "torch"}:
-        return __import__("gpt")
-    spec = importlib.util.spec_from_file_location("gpt_text", Path(__file__).with_name("gpt.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["gpt_text"], sys.modules["torch"] = module, None
-    with contextlib.suppress(SystemExit):
-        spec.loader.exec_module(module)
-    del sys.modules["torch"]
+def upper_half_of_gpt():
+    """gpt.py down to its line `import torch`: flags, errors and tokenizers. Without torch this file starts in
+    a moment, works where torch is not installed, and saves 200 MB in each of its processes."""
+    if "gpt" in sys.modules:
+        return sys.modules["gpt"]
+    path = Path(__file__).resolve().with_name("gpt.py")
+    module = types.ModuleType("gpt_upper_half")
+    module.__file__ = str(path)
+    sys.modules["gpt_upper_half"] = module                    # dataclasses look their module up by name
+    source = path.read_text(encoding="utf-8").partition("\nimport torch\n")[0]
+    exec(compile(source, path, "exec"), vars(module))
     return module
 
-gpt = load_gpt()
+gpt = upper_half_of_gpt()
 RAW = Path("data/raw")                                        # downloads
 CHUNK = 1 << 18                                               # characters that travel together
+SMALL = 8 << 20                                               # bytes: less isn't worth starting processes
 SPELLINGS = 500_000                                           # of words, to choose a vocabulary from
-PATIENCE, SAVE_EVERY = 0.5, 5                                 # seconds
+PATIENCE = 0.5                                                # seconds between two tries, at first
+SAVE_EVERY = 5                                                # seconds between two notes of what is encoded
 
 # ---- the corpora: facts ------------------------------------------------------------------------------------
 
@@ -69,8 +71,8 @@ HUB = "https://huggingface.co/datasets/"
 STORIES = HUB + "roneneldan/TinyStories/resolve/main/TinyStoriesV2-GPT4-"
 WEB = HUB + "Skylion007/openwebtext/resolve/main/plain_text/train-"
 EDU = HUB + "HuggingFaceFW/fineweb-edu/resolve/main/sample/10BT/"
-WIKI = "https://wikitext.smerity.com/wikitext-"
-WIKI2, WIKI103 = WIKI + "2-raw-v1.zip::*", WIKI + "103-raw-v1.zip::*"
+WIKI2 = "https://wikitext.smerity.com/wikitext-2-raw-v1.zip::*"
+WIKI103 = "https://wikitext.smerity.com/wikitext-103-raw-v1.zip::*"
 KARPATHY = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/"
 CORPORA = {
     "sherlock": Corpus("0.6 MB", "public domain", ["https://www.gutenberg.org/cache/epub/1661/pg1661.txt"],
@@ -110,71 +112,129 @@ class Options:
     errors: Literal["strict", "replace", "ignore"] = gpt.knob("strict", "what to do with bytes of no text")
     shards: int = gpt.knob(0, "only so many of the files of a corpus; 0: all", "shards >= 0")
     workers: int = gpt.knob(0, "how many chunks are encoded at a time; 0: one a core", "workers >= 0")
-
-KINDS, PACKED = (".txt", ".md", ".jsonl", ".csv", ".parquet"), (".gz", ".zst", ".bz2", ".xz")
+    # No flags, so without help: what stands on the command line beside the flags, and the inputs behind it.
+    sources: list = ()
+    json: bool = False
+    train: list = ()                                          # files, URLs, hf:NAME:CONFIG:SPLIT, -, builtin
+    val: list = ()                                            # the same; empty: the end of train
 
 def command_line(words):
-    "-> the options, with .sources, and the inputs .train and .val"
     parser = gpt.Parser(usage="python data.py list | SOURCE ... [--OPTION VALUE ...]", description=__doc__,
-                        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+                        formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="as above; several become one corpus")
-    gpt.add_flags(parser, gpt.knobs(Options))
-    asked = vars(parser.parse_intermixed_args(gpt.underscored(words) or ["--help"]))
-    o = gpt.fill(Options, asked)
-    o.sources = asked["sources"]
-    return o
+    parser.add(parser, "json", "the list as JSON, for programs", action="store_true")
+    parser.add_knobs(Options.__doc__, gpt.knobs(Options))
+    words = words or ["--help"]
+    asked, unknown = parser.parse_known_intermixed_args(words)    # sources may stand before and behind flags
+    gpt.check_known([word.partition("=")[0] for word in unknown], parser.flags)
+    options = gpt.fill(Options, vars(asked))
+    options.sources = asked.sources
+    options.json = "json" in asked
+    if options.json:
+        gpt.expect(options.sources == ["list"], "--json is for the list: python data.py list --json")
+    with gpt.explain("--encoding", LookupError):
+        codecs.lookup(options.encoding)
+    return options
+
+KINDS = (".txt", ".md", ".jsonl", ".csv", ".parquet")
 
 def find(source):
     "What a person may call a text -> what to train on and what to validate on: files, URLs, hf:..., -"
     path = Path(source)
     if path.is_dir():
-        files = sorted(str(p) for p in path.rglob("*")
-                       if (p.with_suffix("") if p.suffix in PACKED else p).suffix in (*KINDS, ".zip")
-                       and p.is_file() and not any(part[0] == "." for part in p.relative_to(path).parts))
+        files = text_files(path)
         gpt.expect(files, f"{source} is a folder without any {' '.join(KINDS)}")
         return files, []
-    if path.exists() or source == "-" or source.startswith("hf:") or "://" in source:
+    if "://" in source and not path.exists():
+        with gpt.explain(f"{source} is no address", ValueError):
+            scheme = urlsplit(source).scheme
+        gpt.expect(scheme, f"{source} is no address: expected something like https://host/text.txt")
+        return [source], []
+    if path.exists() or source == "-" or source.startswith("hf:"):
         return [source], []
     if source in CORPORA:
         return CORPORA[source].train, CORPORA[source].val
-    files = sorted(f for f in glob.glob(source, recursive=True) if os.path.isfile(f))
+    files = sorted(file for file in glob.glob(source, recursive=True) if os.path.isfile(file))
     gpt.expect(files, f"{source}: no such file, and no such corpus: {gpt.nearest(source, CORPORA)}")
     return files, []
 
-def list_corpora():
-    "The table, and what is already here."
-    rows = []
+def text_files(folder):
+    "Those in a folder and in the folders inside; nothing that is hidden, as .git is."
+    files = []
+    for path in folder.rglob("*"):
+        unpacked = path.with_suffix("") if path.suffix in OPENERS else path     # a.txt.gz -> a.txt
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if unpacked.suffix in (*KINDS, ".zip") and not hidden and path.is_file():
+            files.append(str(path))
+    return sorted(files)
+
+def list_corpora(as_json):
+    "What is known of each corpus, and what of it is already here."
+    corpora = []
     for name, corpus in CORPORA.items():
-        urls = {url.split("::")[0] for url in (*corpus.train, *corpus.val) if "://" in url}
-        files = sum(raw_file(url).exists() for url in urls)
-        here = [f"{files} of {len(urls)} files"] * (files > 0)
-        here += sorted(meta.parent.name for meta in Path("data").glob(f"{name}-*/meta.json"))
-        rows.append([name, corpus.size, "its own" if corpus.val else "the end", corpus.licence,
-                     ", ".join(here) or "-", corpus.train[0].split("::")[0]])
-    gpt.print_table("corpus size validation licence here source", rows)
+        urls = {source.partition("::")[0] for source in (*corpus.train, *corpus.val) if "://" in source}
+        fetched = sum(raw_file(url).exists() for url in urls)
+        here = sorted(meta.parent.name for meta in Path("data").glob(f"{name}-*/meta.json"))
+        if fetched:
+            here.insert(0, f"{fetched} of {len(urls)} files")
+        corpora.append({
+            "name": name,
+            "size": corpus.size,
+            "validation": "its own" if corpus.val else "the end",
+            "licence": corpus.licence,
+            "here": here,
+            "source": corpus.train[0].partition("::")[0],
+        })
+    if as_json:
+        print(json.dumps({"corpora": corpora}))
+    else:
+        print_table(corpora)
+
+def print_table(corpora):
+    rows = [["corpus", "size", "validation", "licence", "here", "source"]]
+    for corpus in corpora:
+        here = ", ".join(corpus["here"]) or "-"
+        rows.append(list({**corpus, "here": here}.values()))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
 
 # ---- download: what is missing of a file, until it is whole ------------------------------------------------
 
 class Progress:
     "One line that is drawn again and again; in a log, a new line now and then."
+
     def __init__(self, what, unit, total=0, done=0):
-        self.what, self.unit, self.total, self.first, self.live = what, unit, total, done, sys.stderr.isatty()
-        self.began = time.monotonic()
-        self.due = self.began + 10 * (not self.live)
+        self.what = what
+        self.unit = unit
+        self.total = total                                    # 0: nobody knows
+        self.done_before = done                               # by an earlier call
+        self.on_terminal = sys.stderr.isatty()
+        self.started = time.monotonic()
+        self.next_time = self.started
+        if not self.on_terminal:
+            self.next_time += 10                              # what takes less needs no line in a log
 
     def show(self, done):
         now = time.monotonic()
-        if now >= self.due:
-            self.due = now + (0.2 if self.live else 30)
-            speed = max(done - self.first, 1e-9) / max(now - self.began, 1e-9)
-            line = f"{self.what}: {gpt.short(done)}{self.unit}, {gpt.short(speed)}{self.unit}/s"
-            if self.total:
-                left = gpt.clock((self.total - done) / speed)
-                line += f", {done / self.total:.0%} of {gpt.short(self.total)}{self.unit}, {left} left"
-            print(f"\r{line[:100]}\033[K" if self.live else line + "\n", end="", file=sys.stderr, flush=True)
+        if now < self.next_time:
+            return
+        speed = max(done - self.done_before, 1e-9) / max(now - self.started, 1e-9)
+        line = f"{self.what}: {gpt.short(done)}{self.unit}, {gpt.short(speed)}{self.unit}/s"
+        if self.total:
+            time_left = gpt.clock((self.total - done) / speed)
+            line += f", {done / self.total:.0%} of {gpt.short(self.total)}{self.unit}, {time_left} left"
+        if self.on_terminal:
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r{line[:width]}\033[K", end="", file=sys.stderr, flush=True)
+            self.next_time = now + 0.2
+        else:
+            print(line, file=sys.stderr, flush=True)
+            self.next_time = now + 30
 
     def end(self):
-        print("\r\033[K" * self.live, end="", file=sys.stderr, flush=True)
+        if self.on_terminal:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 @contextlib.contextmanager
 def alone(path):
@@ -190,7 +250,8 @@ def alone(path):
                 fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
-def raw_file(url):                                            # the suffix stays: it tells the format
+def raw_file(url):
+    "Where a download is kept. The suffix stays, since it tells the format."
     name = re.sub(r"[^\w.-]+", "_", unquote(Path(urlsplit(url).path).name))
     return RAW / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name[-80:]}"
 
@@ -198,8 +259,9 @@ def ask(url, **headers):
     "Follows redirects and honours proxy variables, as urllib does. The token goes to its own host only."
     url = quote(url, safe=":/?#[]@!$&'()*+,;=%")              # as people type it, with é and spaces
     request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0 (data.py)", **headers})
-    if os.environ.get("HF_TOKEN") and urlsplit(url).hostname == "huggingface.co":
-        request.add_unredirected_header("Authorization", f"Bearer {os.environ['HF_TOKEN']}")
+    token = os.environ.get("HF_TOKEN", "").strip()
+    if token and urlsplit(url).scheme == "https" and urlsplit(url).hostname == "huggingface.co":
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
     return urllib.request.urlopen(request, timeout=30)
 
 def size_of(path):
@@ -208,81 +270,114 @@ def size_of(path):
 def fetch_rest(url, part, version):
     "One connection's worth of a file, behind what is there of it. Raises if that isn't all."
     have = size_of(part)
-    headers = {"Range": f"bytes={have}-"} if have else {}
-    if have and version.exists() and version.read_text():     # if the file has changed meanwhile, send it all
-        headers["If-Range"] = version.read_text()
+    headers = {}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    if have and size_of(version):
+        headers["If-Range"] = version.read_text()             # if the file has changed meanwhile, send it all
     try:
         answer = ask(url, **headers)
-    except urllib.error.HTTPError as e:
-        if e.code != 416:
+    except urllib.error.HTTPError as error:
+        if error.code != 416:                                 # "there is nothing behind what you have"
             raise
-        if e.headers.get("Content-Range") == f"bytes */{have}":
-            return                                            # nothing was missing
+        if error.headers.get("Content-Range") == f"bytes */{have}":
+            return
         part.unlink(missing_ok=True)
-        raise ConnectionError("the server has less of it than has come")
+        raise ConnectionError("the server has less of it than has come") from None
     with answer:
-        length, tag = answer.headers.get("Content-Length"), answer.headers.get("ETag", "W/")
-        if answer.status == 206 and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+        if answer.status != 206:                              # a server may ignore Range, and begin again
+            have = 0
+        elif not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             part.unlink()
             raise ConnectionError("the server sent another part than the one asked for")
-        have *= answer.status == 206                          # a server may ignore Range, and begin again
-        total = have + int(length or 0)
-        with open(part, "ab" if have else "wb") as file:
-            version.write_text(answer.headers.get("Last-Modified", "") if tag.startswith("W/") else tag)
-            progress = Progress(f"fetching {part.stem}", "B", total * bool(length), have)
-            while block := answer.read1(1 << 18):
-                file.write(block)
-                file.flush()                                  # whatever happens now, it has come
-                have += len(block)
-                progress.show(have)
-            progress.end()
+        receive(answer, part, version, have)
+
+def receive(answer, part, version, have):
+    "What a server sends, behind the first bytes of a file."
+    length = answer.headers.get("Content-Length", "")
+    if length and not length.isdecimal():
+        raise ValueError(f"the server says Content-Length: {length}")
+    total = have + int(length) if length else 0
+    tag = answer.headers.get("ETag", "")
+    if not tag or tag.startswith("W/"):                       # a weak one, which says nothing about bytes
+        tag = answer.headers.get("Last-Modified", "")
+    with open(part, "ab" if have else "wb") as file:
+        # Not before open(): by now, the bytes of an older version are gone.
+        version.write_text(tag)
+        progress = Progress(f"fetching {part.stem}", "B", total, have)
+        while block := answer.read1(1 << 18):
+            file.write(block)
+            file.flush()                                      # whatever happens now, it has come
+            have += len(block)
+            progress.show(have)
+        progress.end()
     if length and have != total:
         raise ConnectionError(f"the connection ended after {have:,} of {total:,} bytes")
-
-def published_sha256(url):
-    "Hugging Face has a file's checksum in its repository, where others have the file."
-    with contextlib.suppress(OSError, http.client.HTTPException):
-        if "/resolve/" in url:
-            with ask(url.replace("/resolve/", "/raw/")) as answer:
-                return (re.findall(rb"oid sha256:(\w{64})", answer.read(200)) or [b""])[0].decode()
 
 def download(url, sha256=""):
     "-> the file, fetched if it isn't here. Trouble on the way costs patience, but nothing that has come."
     path = raw_file(url)
-    part, version = path.with_name(path.name + ".part"), path.with_name(path.name + ".version")
+    part = path.with_name(path.name + ".part")
+    version = path.with_name(path.name + ".version")
     with alone(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        failed, answered = 0, False
+        failures = 0                                          # one after another, with no byte in between
+        answered = False                                      # whether the server was ever reached
         while not path.exists():
             before = size_of(part)
             try:
                 fetch_rest(url, part, version)
                 version.unlink(missing_ok=True)
-                check(part, sha256 or published_sha256(url), url)
+                check_sha256(part, sha256 or published_sha256(url), url)
                 os.replace(part, path)
-            except (OSError, http.client.HTTPException) as e:
-                code = getattr(e, "code", 0)                  # of HTTP: asking again mends only some of them
-                answered |= code > 0 or size_of(part) > 0 or not isinstance(e, urllib.error.URLError)
-                failed = 0 if size_of(part) > before else failed + 1
-                if (failed == 5 or not answered or 400 <= code < 500 and code not in (408, 425, 429)
-                        or getattr(e, "errno", 0) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)):
-                    why = str(e if code else getattr(e, "reason", e)) or type(e).__name__
-                    hint = "; may you read it? Set HF_TOKEN" * (code in (401, 403) and "huggingface" in url)
-                    raise gpt.Failure(f"can't fetch {url}: {why}{hint}; the same command goes on from what "
-                                      f"has come, or takes {path}, if you have it from elsewhere")
-                time.sleep(PATIENCE * min(2 ** failed, 60))
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                unreachable = type(error) is urllib.error.URLError      # an HTTPError is an answer
+                answered = answered or size_of(part) > 0 or not unreachable
+                failures = 0 if size_of(part) > before else failures + 1
+                if failures == 5 or not answered or hopeless(error):
+                    raise gpt.RunError(f"can't fetch {url}: {reason_of(error, url)}; the same command goes "
+                                       f"on from what has come, or takes {path}, if you have it from "
+                                       "elsewhere") from error
+                time.sleep(PATIENCE * min(2 ** failures, 60))
     return path
 
-def check(part, sha256, url):
-    if sha256:
-        found = hashlib.sha256()
-        with open(part, "rb") as file:
-            for block in iter(lambda: file.read(1 << 20), b""):
-                found.update(block)
-        if found.hexdigest() != sha256:
-            part.unlink()
-            raise gpt.Failure(f"{url} came with sha256 {found.hexdigest()} instead of {sha256} and was "
-                              "removed; the same command fetches it again")
+def hopeless(error):
+    "Whether asking again would mend nothing."
+    if isinstance(error, urllib.error.HTTPError):
+        return 400 <= error.code < 500 and error.code not in (408, 425, 429)
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return isinstance(error, (ValueError, http.client.InvalidURL))
+
+def reason_of(error, url):
+    if not isinstance(error, urllib.error.HTTPError):
+        return str(getattr(error, "reason", error)) or type(error).__name__
+    if error.code in (401, 403) and "huggingface" in url:
+        return f"{error}; may you read it? Set HF_TOKEN"
+    return str(error)
+
+def published_sha256(url):
+    "Hugging Face has a file's checksum in its repository, where others have the file."
+    if "/resolve/" not in url:
+        return ""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        with ask(url.replace("/resolve/", "/raw/")) as answer:
+            found = re.search(rb"oid sha256:(\w{64})", answer.read(200))
+            if found:
+                return found[1].decode()
+    return ""
+
+def check_sha256(part, sha256, url):
+    if not sha256:
+        return
+    found = hashlib.sha256()
+    with open(part, "rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    if found.hexdigest() != sha256:
+        part.unlink()
+        raise gpt.RunError(f"{url} came with sha256 {found.hexdigest()} instead of {sha256} and was removed; "
+                           "the same command fetches it again")
 
 # ---- files -> documents: pieces of text; with a zero character a new document begins -----------------------
 
@@ -290,10 +385,11 @@ def check(part, sha256, url):
 def readable(source):
     try:
         yield
-    except gpt.Problem:
+    except gpt.UserError:
         raise
-    except Exception as e:                                    # every format has its own for a broken file
-        raise gpt.Failure(f"{source} can't be read: {type(e).__name__}: {' '.join(str(e).split()):.200}")
+    except Exception as error:                                # every format has its own for a broken file
+        why = " ".join(str(error).split())
+        raise gpt.RunError(f"{source} can't be read: {type(error).__name__}: {why:.200}") from error
 
 def open_zst(file):
     with contextlib.suppress(ImportError):
@@ -302,108 +398,133 @@ def open_zst(file):
     reader = gpt.need("zstandard").ZstdDecompressor(max_window_size=1 << 31)
     return io.BufferedReader(reader.stream_reader(file, read_across_frames=True), 1 << 17)
 
-OPENERS = dict(zip(PACKED, (gzip.open, open_zst, bz2.open, lzma.open)))
+OPENERS = {".gz": gzip.open, ".zst": open_zst, ".bz2": bz2.open, ".xz": lzma.open}
 
-def documents(source, o):
+def documents(source, options):
     "All that one input holds."
-    path, _, members = source.partition("::")
+    path, _, pattern = source.partition("::")
     with readable(source):
         if source == "builtin":
             yield "\0" + gpt.read_text("builtin")
         elif source.startswith("hf:"):
             name, config, split = source[3:].split(":")
-            dataset = gpt.need("datasets").load_dataset(name, config or None, split=split)
-            yield from whole(field_of(row, n, source, o) for n, row in enumerate(dataset, 1))
+            rows = gpt.need("datasets").load_dataset(name, config or None, split=split)
+            yield from marked(field_of_rows(rows, source, options))
         elif path.endswith(".zip"):
             with zipfile.ZipFile(path) as archive:
-                for name in fnmatch.filter(archive.namelist(), members or "*"):
+                for name in fnmatch.filter(archive.namelist(), pattern or "*"):
                     if not name.endswith("/") and not name.startswith("__MACOSX"):
                         with archive.open(name) as file:
-                            yield from parsed(file, name, o)
+                            yield from parsed(file, name, options)
         else:
             with open(path, "rb") as file:
-                yield from parsed(file, path, o)
-
-def parsed(file, name, o):
-    "An open file -> documents, by its name."
-    while Path(name).suffix in OPENERS:
-        file, name = OPENERS[Path(name).suffix](file), str(Path(name).with_suffix(""))
-    kind = Path(name).suffix.lower()
-    if kind in (".jsonl", ".csv", ".parquet"):
-        yield from whole(field_of(row, n, name, o) for n, row in enumerate(table(file, kind, o), 1))
-    elif o.strip_gutenberg:
-        book = GUTENBERG.search("".join(decoded(file, name, o)))
-        gpt.expect(book, f"{name} has not both of Project Gutenberg's markers: leave --strip_gutenberg out")
-        yield from whole([book[1]])
-    elif o.separator:
-        yield from whole(separated(decoded(file, name, o), o.separator))
-    else:
-        mark = "\0"
-        for text in filter(None, decoded(file, name, o)):
-            yield mark + text
-            mark = ""
+                yield from parsed(file, path, options)
 
 GUTENBERG = re.compile(r"\*\*\* ?START OF TH(?:E|IS) PROJECT GUTENBERG EBOOK.{,400}?\*\*\*\s*(.*?)\s*"
                        r"\*\*\* ?END OF TH(?:E|IS) PROJECT GUTENBERG EBOOK", re.S)
 
-def whole(texts):
-    for text in texts:                                        # web pages may hold zeros, or half characters
-        if text := text.replace("\0", "").encode("utf-8", "replace").decode().strip():
+def parsed(file, name, options):
+    "An open file -> documents, by its name."
+    while Path(name).suffix in OPENERS:
+        file = OPENERS[Path(name).suffix](file)
+        name = str(Path(name).with_suffix(""))
+    kind = Path(name).suffix.lower()
+    if kind in (".jsonl", ".csv", ".parquet"):
+        rows = rows_of(file, kind, options)
+        yield from marked(field_of_rows(rows, name, options))
+        return
+    blocks = decoded(file, name, options)
+    if options.strip_gutenberg:
+        book = GUTENBERG.search("".join(blocks))
+        gpt.expect(book, f"{name} has not both of Project Gutenberg's markers: leave --strip_gutenberg out")
+        yield from marked([book[1]])
+    elif options.separator:
+        yield from marked(separated(blocks, options.separator))
+    else:                                                     # one document, as long as it may be
+        mark = "\0"
+        for text in blocks:
+            if text:
+                yield mark + text
+                mark = ""
+
+def marked(texts):
+    "Documents with their mark. Web pages may hold zeros, or halves of characters."
+    for text in texts:
+        text = text.replace("\0", "").encode("utf-8", "replace").decode().strip()
+        if text:
             yield "\0" + text
 
-def separated(pieces, separator):
+def separated(blocks, separator):
     rest = ""
-    for piece in pieces:
-        *texts, rest = (rest + piece).split(separator)
+    for block in blocks:
+        *texts, rest = (rest + block).split(separator)
         yield from texts
     yield rest
 
-def table(file, kind, o):
-    "-> the rows, as dicts"
+def rows_of(file, kind, options):
+    "A table's rows, as dicts."
     if kind == ".jsonl":
         return (json.loads(line) for line in file if line.strip())
     if kind == ".csv":
         csv.field_size_limit(1 << 30)
-        return csv.DictReader(io.TextIOWrapper(file, o.encoding, o.errors, newline=""))
+        return csv.DictReader(io.TextIOWrapper(file, options.encoding, options.errors, newline=""))
+    return parquet_rows(file, options.field)
+
+def parquet_rows(file, field):
     if not file.seekable():                                   # it is read from its end
-        packed, file = file, tempfile.TemporaryFile()
-        shutil.copyfileobj(packed, file)
+        unpacked = tempfile.TemporaryFile()
+        shutil.copyfileobj(file, unpacked)
+        file = unpacked
     parquet = gpt.need("pyarrow.parquet", "pyarrow").ParquetFile(file)
     names = parquet.schema_arrow.names
-    columns = [o.field] if o.field in names else []
-    batches = parquet.iter_batches(64, columns=columns) if columns else [names]
-    return (row for batch in batches for row in (batch.to_pylist() if columns else [dict.fromkeys(names)]))
+    if field not in names:
+        yield dict.fromkeys(names)                            # for field_of_rows() to complain about
+        return
+    for batch in parquet.iter_batches(64, columns=[field]):
+        yield from batch.to_pylist()
 
-def field_of(row, n, name, o):
-    names = list(row) if isinstance(row, dict) else []
-    gpt.expect(o.field in names, f"{name}: row {n} has no field {o.field}: give --field, and of "
-               f"{', '.join(map(str, names)) or 'none'} the one with the text")
-    text = row[o.field] or ""
-    gpt.expect(isinstance(text, str), f"{name}: field {o.field} of row {n} holds no text, but {text!r:.40}")
-    return text
+def field_of_rows(rows, name, options):
+    "The texts in a table."
+    field = options.field
+    for n, row in enumerate(rows, 1):
+        names = list(row) if isinstance(row, dict) else []
+        gpt.expect(field in names, f"{name}: row {n} has no field {field}: give --field, and of "
+                   f"{', '.join(map(str, names)) or 'none'} the one with the text")
+        text = row[field] or ""
+        gpt.expect(isinstance(text, str), f"{name}: field {field} of row {n} holds no text, but {text!r:.40}")
+        yield text
 
-def decoded(file, name, o):
+def decoded(file, name, options):
     "A text file, block by block. All kinds of line ends become one."
-    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(o.encoding)(o.errors), translate=True)
-    block, start = True, 0
-    while block:
+    decoder = codecs.getincrementaldecoder(options.encoding)(options.errors)
+    decoder = io.IncrementalNewlineDecoder(decoder, translate=True)
+    offset = 0
+    while True:
         block = file.read(CHUNK)
         try:
             text = decoder.decode(block, final=not block)
-        except UnicodeDecodeError as e:
-            place = start + len(block) - len(e.object) + e.start
-            raise gpt.Problem(f"{name} is not {o.encoding[:-4] if 'sig' in o.encoding else o.encoding}: byte "
-                              f"{e.object[e.start]:#x} at offset {place:,}; say how it is written, as "
-                              "--encoding cp1252 or utf-16, or read on with --errors replace")
-        gpt.expect("\0" not in text, f"{name} is not text: there is a zero byte behind offset {start:,}")
+        except UnicodeDecodeError as error:
+            # The decoder saw the end of the last block once more: error.object is longer than block.
+            place = offset + len(block) - len(error.object) + error.start
+            byte = error.object[error.start]
+            expected = options.encoding.removesuffix("-sig")
+            raise gpt.UserError(f"{name} is not {expected}: byte {byte:#x} at offset {place:,}; say how it "
+                                "is written, as --encoding cp1252 or utf-16, or read on with --errors "
+                                "replace") from None
+        gpt.expect("\0" not in text, f"{name} is not text: there is a zero byte behind offset {offset:,}")
         yield text
-        start += len(block)
+        offset += len(block)
+        if not block:
+            return
 
 def hub_splits(source):
     "hf:OWNER/NAME[:CONFIG][:SPLIT] -> what to train on and what to validate on, as hf:NAME:CONFIG:SPLIT"
-    datasets, (name, *more) = gpt.need("datasets"), source[3:].split(":")
+    datasets = gpt.need("datasets")
+    name, *more = source[3:].split(":")
+    config = ""
     with readable(source):
-        config = more.pop(0) if more and more[0] in datasets.get_dataset_config_names(name) else ""
+        if more and more[0] in datasets.get_dataset_config_names(name):
+            config = more.pop(0)
         splits = more or datasets.get_dataset_split_names(name, config or None)
     train = "train" if "train" in splits else splits[0]
     val = [split for split in splits if split in ("validation", "valid", "val", "dev") and split != train]
@@ -413,308 +534,478 @@ def hub_splits(source):
 
 SAFE = re.compile(r".*[^\s\0](?=[ \n\0])", re.S)              # up to the last space behind a word
 
-def stream(o, at=sys.maxsize):
-    "-> (train or val, a chunk of text), in order. at: where validation begins in a corpus without its own."
-    for split, pieces in itertools.groupby(divided(o, at), key=lambda pair: pair[0]):
-        kept = next(pieces)[1].removeprefix("\0")             # nothing stands before the first document
-        for _, piece in pieces:
+def stream(options, val_start=sys.maxsize):
+    """-> (train or val, a chunk of text), in order. val_start: the character at which validation begins, in a
+    corpus that has no split of its own for it."""
+    current = None
+    kept = ""
+    for split, piece in divided(options, val_start):
+        if split != current:
+            if kept:
+                yield current, kept
+            current = split
+            kept = piece.removeprefix("\0")                   # nothing stands before the first document
+        else:
             kept += piece
-            while len(kept) >= CHUNK:                         # so much without a space: cut it anywhere
-                safe = SAFE.match(kept, 0, CHUNK)
-                end = safe.end() if safe else CHUNK
-                yield split, kept[:end]
-                kept = kept[end:]
-        if kept:
-            yield split, kept
+        while len(kept) >= CHUNK:
+            safe = SAFE.match(kept, 0, CHUNK)
+            end = safe.end() if safe else CHUNK               # so much without a space: cut it anywhere
+            yield split, kept[:end]
+            kept = kept[end:]
+    if kept:
+        yield current, kept
 
-def divided(o, at):
-    left = at + 1                                             # the first document's mark won't count
-    for split, inputs in (("train", o.train), ("val", o.val)):
-        for piece in itertools.chain.from_iterable(documents(source, o) for source in inputs):
-            for start in range(0, len(piece), CHUNK):         # a document may be long
-                part = piece[start:start + CHUNK]
-                if split == "val" or left > 0:
-                    yield split, part[:left] if split == "train" else part
-                if split == "train" and left < len(part):
-                    yield "val", part[max(left, 0):]
-                left -= len(part)
+def divided(options, val_start):
+    "-> (train or val, a piece of text)"
+    train_left = val_start + 1                                # the mark of the first document doesn't count
+    for piece in short_pieces(options.train, options):
+        if train_left > 0:
+            yield "train", piece[:train_left]
+        if train_left < len(piece):
+            yield "val", piece[max(train_left, 0):]
+        train_left -= len(piece)
+    for piece in short_pieces(options.val, options):
+        yield "val", piece
+
+def short_pieces(inputs, options):
+    "All documents; those that are long in several pieces."
+    for source in inputs:
+        for document in documents(source, options):
+            for start in range(0, len(document), CHUNK):
+                yield document[start:start + CHUNK]
 
 # ---- work for all cores ------------------------------------------------------------------------------------
 
-TOKENIZER = None                                              # what a worker needs all the time
+TOKENIZER = None                                              # each process has its own, for encode()
 
-def start_worker(state, parent):
+def start_worker(tokenizer_state):
+    "The first thing that a worker process does."
     global TOKENIZER
-    TOKENIZER = TOKENIZER or state and gpt.load_tokenizer(state)  # where there is no fork to inherit it by
-    if os.getpid() != parent:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)          # Ctrl-C is for the parent
-        watch = lambda: (multiprocessing.parent_process().join(), os._exit(1))
-        threading.Thread(target=watch, daemon=True).start()   # a killed parent can't end its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)              # Ctrl-C is for the parent, which ends them
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    if tokenizer_state:
+        TOKENIZER = gpt.load_tokenizer(tokenizer_state)
 
-def spread(work, items, o, state=None):
-    "work(item) for each item, in order, on all cores: in processes, or threads if that isn't worth while."
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers, kind, how = o.workers or cores, ThreadPoolExecutor, {}
-    if sum(os.path.getsize(f) if os.path.isfile(f) else CHUNK << 6 for f in o.train) > CHUNK << 5:
-        kind = ProcessPoolExecutor
-        how = {"mp_context": multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")}
-    with kind(workers, initializer=start_worker, initargs=(state, os.getpid()), **how) as pool:
-        waiting = deque()
-        with gpt.blame("a worker was killed, maybe for want of memory: try --workers 1", BrokenProcessPool,
-                       kind=gpt.Failure):
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) > workers + 2:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+def end_with_parent():
+    "A parent that was killed can't end its workers: they would wait for work for ever."
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+def spread(work, chunks, options, tokenizer_state=None):
+    """work(chunk) for each chunk, in order: in processes, unless the text is so short that starting them
+    costs more. Threads take twice as long on two cores, since only one thread at a time runs Python."""
+    if sum(map(size_of_input, options.train)) < SMALL:
+        yield from map(work, chunks)
+        return
+    workers = options.workers or core_count()
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    killed = "a worker process was killed, maybe for want of memory: try --workers 1"
+    with ProcessPoolExecutor(workers, context, start_worker, (tokenizer_state,)) as pool:
+        with gpt.explain(killed, BrokenProcessPool, kind=gpt.RunError):
+            results = deque()
+            for chunk in chunks:
+                results.append(pool.submit(work, chunk))
+                if len(results) > workers + 2:                # enough for nobody to wait, little to remember
+                    yield results.popleft().result()
+            while results:
+                yield results.popleft().result()
+
+def size_of_input(source):
+    "In bytes. What is no file of its own, as a dataset, counts as not small."
+    return os.path.getsize(source) if os.path.isfile(source) else SMALL
+
+def core_count():
+    if hasattr(os, "sched_getaffinity"):                      # Linux: those that this process may use
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 # ---- first pass: how long it is, where documents end, what it consists of ----------------------------------
 
 class Thinned:
     "Items of a stream, evenly spread over it, at most so many, however long it gets."
+
     def __init__(self, room):
-        self.items, self.room, self.step, self.seen = [], room, 1, 0
+        self.items = []
+        self.room = room
+        self.step = 1                                         # every step-th item is kept
+        self.seen = 0
 
     def add(self, item):
         if self.seen % self.step == 0:
             self.items.append(item)
         self.seen += 1
         if len(self.items) > self.room:
-            self.items, self.step = self.items[::2], 2 * self.step
+            self.items = self.items[::2]
+            self.step *= 2
 
-def characters(item):                                         # work: those in a chunk, as code points
-    seen = np.zeros(0x110000, bool)
-    seen[np.frombuffer(item[1].replace("\0", "\n\n").encode("utf-32-le"), np.uint32)] = True
-    return np.flatnonzero(seen)
+class Survey:
+    "What the first pass finds out about a text while it flows by."
 
-def words(item):                                              # work: those in a chunk, and how often
-    return Counter(gpt.WordTokenizer.cut(item[1].replace("\0", "\n\n")))
+    def __init__(self, options):
+        self.options = options
+        self.length = Counter()                               # of train and val, in characters
+        self.sha256 = hashlib.sha256()
+        self.document_ends = Thinned(1 << 16)                 # in train
+        self.sample = Thinned(4 * options.sample_mb)          # chunks, a quarter of a MB each, for an own bpe
 
-def survey(o):
-    "-> what the second pass has to know: the tokenizer, how long the text is, and where validation begins"
-    length, sha256, ends, sample = Counter(), hashlib.sha256(), Thinned(1 << 16), Thinned(4 * o.sample_mb)
-    progress = Progress("measuring", " characters")
-
-    def watched():
-        for split, text in stream(o):
+    def watch(self, chunks):
+        "Hands chunks on, and measures them."
+        learns_bpe = self.options.level == "bpe" and self.options.vocab_size > 0
+        progress = Progress("measuring", " characters")
+        for split, text in chunks:
             if split == "train":
-                for end in re.finditer("\0", text):
-                    ends.add(length[split] + end.start())
-            length[split] += len(text)
-            sha256.update(text.encode())
-            if o.level == "bpe" and o.vocab_size:
-                sample.add(text)
-            progress.show(length.total())
+                for mark in re.finditer("\0", text):
+                    self.document_ends.add(self.length[split] + mark.start())
+            self.length[split] += len(text)
+            self.sha256.update(text.encode())
+            if learns_bpe:
+                self.sample.add(text)
+            progress.show(self.length.total())
             yield split, text
+        progress.end()
 
-    if o.level == "char":
-        seen = np.zeros(0x110000, bool)
-        for found in spread(characters, watched(), o):
-            seen[found] = True
-        tokenizer = gpt.CharTokenizer("".join(map(chr, np.flatnonzero(seen))))
-    elif o.level == "word":
+    def val_start(self):
+        "Where validation begins in a text that is cut: at the end of a document, if one is near."
+        length = self.length["train"]
+        wanted = int((1 - self.options.val_fraction) * length)
+        nearest = min(self.document_ends.items, key=lambda end: abs(end - wanted), default=wanted)
+        near_enough = (length - wanted) // 2                  # a few long documents may have no end nearby
+        return nearest if abs(nearest - wanted) <= near_enough else wanted
+
+def survey(options):
+    "-> what the second pass has to know: the tokenizer, how long the text is, and where validation begins"
+    found = Survey(options)
+    tokenizer = make_tokenizer(found.watch(stream(options)), found.sample, options)
+    gpt.expect(found.length["train"], f"{' '.join(options.sources)}: there is no text in it")
+    val_start = sys.maxsize if options.val else found.val_start()
+    return {"tokenizer": tokenizer.state, "at": val_start, "length": found.length.total(),
+            "sha256": found.sha256.hexdigest()}
+
+def make_tokenizer(chunks, sample, options):
+    "Reads all chunks, and learns from them what is a token. sample: some of those that were read."
+    if options.level == "char":
+        seen = np.zeros(0x110000, bool)                       # for each code point
+        for code_points in spread(characters, chunks, options):
+            seen[code_points] = True
+        return gpt.CharTokenizer("".join(map(chr, np.flatnonzero(seen))))
+    if options.level == "word":
         counts = Counter()
-        for found in spread(words, watched(), o):
-            counts.update(found)
+        for counts_of_chunk in spread(words, chunks, options):
+            counts.update(counts_of_chunk)
             if len(counts) > SPELLINGS:                       # memory stays flat: the rarest are forgotten
                 counts = Counter(dict(counts.most_common(SPELLINGS // 2)))
-        tokenizer = gpt.WordTokenizer.from_counts(counts, o.min_freq)
-    else:
-        deque(watched(), 0)
-        tokenizer = learn_bpe(sample.items, o.vocab_size) if o.vocab_size else gpt.BPETokenizer.train("", o)
-    progress.end()
-    n = length["train"]
-    gpt.expect(n, f"{' '.join(o.sources)}: there is no text in it")
-    at = int((1 - o.val_fraction) * n)
-    near = min(ends.items, key=lambda end: abs(end - at), default=at)
-    if abs(near - at) <= (n - at) // 2:                       # a few long documents may have no end nearby
-        at = near
-    return {"tokenizer": tokenizer.state, "at": sys.maxsize - 1 if o.val else at, "length": length.total(),
-            "sha256": sha256.hexdigest()}
+        return gpt.WordTokenizer.from_counts(counts, options.min_freq)
+    tokenizer = None
+    if options.vocab_size == 0:
+        tokenizer = gpt.BPETokenizer.train("", options)       # GPT-2's; first, since it may need a network
+    for _ in chunks:                                          # to be measured
+        pass
+    return tokenizer or learn_bpe(sample.items, options.vocab_size)
+
+def characters(chunk):
+    "Work: those in a chunk, as code points."
+    _, text = chunk
+    seen = np.zeros(0x110000, bool)
+    seen[np.frombuffer(text.replace("\0", "\n\n").encode("utf-32-le"), np.uint32)] = True
+    return np.flatnonzero(seen)
+
+def words(chunk):
+    "Work: those in a chunk, and how often."
+    _, text = chunk
+    return Counter(gpt.WordTokenizer.cut(text.replace("\0", "\n\n")))
 
 def learn_bpe(texts, size):
     "Tokens of one's own, from the pieces that GPT-2 cuts a text into; no token reaches over their ends."
-    pattern, counts = gpt.need("regex").compile(gpt.BPETokenizer.pattern), Counter()
+    pattern = gpt.need("regex").compile(gpt.BPETokenizer.pattern)
+    counts = Counter()
     for document in "\0".join(texts).split("\0"):
         counts.update(pattern.findall(document))
-    for piece in [piece for piece in counts if len(piece) > 64]:  # would take for ever, and teach no more
-        n = counts.pop(piece)                                 # than its parts do
-        for i in range(0, len(piece), 64):
-            counts[piece[i:i + 64]] += n
+    # Long pieces would take for ever, and teach no more than their parts.
+    for piece in [piece for piece in counts if len(piece) > 64]:
+        n = counts.pop(piece)
+        for start in range(0, len(piece), 64):
+            counts[piece[start:start + 64]] += n
     tokens = merge_bytes(counts, size - 1)                    # the last one ends a document
     return gpt.BPETokenizer(" ".join(base64.b64encode(token).decode() for token in tokens))
 
 def merge_bytes(counts, size):
     """Byte-pair encoding: start from the 256 bytes, merge the commonest pair of neighbours into a new token,
     repeat. counts: pieces of text, and how often they stand there. -> the tokens, as bytes, in order."""
-    tokens = [bytes([b]) for b in range(256)]
-    ids_of = {token: i for i, token in enumerate(tokens)}     # two ways to merge may meet in the same bytes
+    tokens = [bytes([byte]) for byte in range(256)]
+    id_of = {token: i for i, token in enumerate(tokens)}      # two ways to merge may meet in the same bytes
     pieces = [(list(piece.encode()), n) for piece, n in sorted(counts.items())]
-    pairs, where = Counter(), defaultdict(set)                # how often a pair stands, and in which pieces
+    pair_counts = Counter()
+    pieces_with = defaultdict(set)                            # pair -> the pieces that it stands in
     for p, (ids, n) in enumerate(pieces):
         for pair in zip(ids, ids[1:]):
-            pairs[pair] += n
-            where[pair].add(p)
-    heap = [(-n, pair) for pair, n in pairs.items()]
+            pair_counts[pair] += n
+            pieces_with[pair].add(p)
+    heap = [(-n, pair) for pair, n in pair_counts.items()]    # the commonest pair comes out first
     heapq.heapify(heap)
     while heap and len(tokens) < size:
-        n, pair = heapq.heappop(heap)
-        if -n != pairs[pair] or n == 0:                       # an old count: the heap has the new one, too
-            continue
-        token, changed = tokens[pair[0]] + tokens[pair[1]], set()
-        new = ids_of.setdefault(token, len(tokens))
-        tokens += [token] * (new == len(tokens))
-        for p in where.pop(pair):
-            ids, n = pieces[p]
-            merged, i = [], 0
-            while i < len(ids):
-                both = (ids[i], *ids[i + 1:i + 2]) == pair
-                merged.append(new if both else ids[i])
-                i += 1 + both
-            for sign, old in ((-n, ids), (n, merged)):
-                for neighbours in zip(old, old[1:]):
-                    pairs[neighbours] += sign
-                    where[neighbours].add(p)
-                    changed.add(neighbours)
-            pieces[p] = merged, n
+        minus_n, pair = heapq.heappop(heap)
+        if pair_counts[pair] == 0 or pair_counts[pair] != -minus_n:
+            continue                                          # an old count: the heap has the new one, too
+        token = tokens[pair[0]] + tokens[pair[1]]
+        new = id_of.setdefault(token, len(tokens))
+        if new == len(tokens):
+            tokens.append(token)
+        changed = set()                                       # pairs whose count is another one now
+        for p in pieces_with.pop(pair):
+            old_ids, n = pieces[p]
+            new_ids = merge(old_ids, pair, new)
+            for neighbours in zip(old_ids, old_ids[1:]):
+                pair_counts[neighbours] -= n
+                changed.add(neighbours)
+            for neighbours in zip(new_ids, new_ids[1:]):
+                pair_counts[neighbours] += n
+                pieces_with[neighbours].add(p)
+                changed.add(neighbours)
+            pieces[p] = new_ids, n
         for neighbours in changed:
-            heapq.heappush(heap, (-pairs[neighbours], neighbours))
+            heapq.heappush(heap, (-pair_counts[neighbours], neighbours))
     return tokens
+
+def merge(ids, pair, new):
+    "Puts the id new wherever the pair stands."
+    merged = []
+    i = 0
+    while i < len(ids):
+        if ids[i] == pair[0] and i + 1 < len(ids) and ids[i + 1] == pair[1]:
+            merged.append(new)
+            i += 2
+        else:
+            merged.append(ids[i])
+            i += 1
+    return merged
 
 # ---- second pass: text -> ids -> files ---------------------------------------------------------------------
 
-def encode(item):                                             # work: a chunk's ids
-    split, text = item
+def encode(chunk):
+    "Work: -> train or val, a chunk's ids as bytes, its length in characters, and in bytes of text"
+    split, text = chunk
+    length = len(text)
     if TOKENIZER.end_id is None:
         text = text.replace("\0", "\n\n")
-        ids = TOKENIZER.encode(text)
+        ids = TOKENIZER.encode_to_numpy(text)
     else:
-        texts, end = text.split("\0"), [TOKENIZER.end_id]
-        ids, text = np.concatenate([p for t in texts for p in (end, TOKENIZER.encode(t))][1:]), "".join(texts)
-    return split, ids.astype(id_type(TOKENIZER)).tobytes(), len(item[1]), len(text.encode())
+        texts = text.split("\0")
+        text = "".join(texts)
+        parts = []
+        for document in texts:
+            parts.append([TOKENIZER.end_id])
+            parts.append(TOKENIZER.encode_to_numpy(document))
+        ids = np.concatenate(parts[1:])                       # ends stand between documents
+    return split, ids.astype(id_type(TOKENIZER)).tobytes(), length, len(text.encode())
 
 def id_type(tokenizer):
     return np.dtype("<u2" if tokenizer.vocab_size < 1 << 16 else "<u4")
 
-def save(path, value):
+def save_json(path, value):
     aside = path.with_name("aside")
     aside.write_text(json.dumps(value), encoding="utf-8")
     os.replace(aside, path)
 
-def load(path):
-    with contextlib.suppress(OSError, ValueError):            # no such file, or not a whole one
+def load_json(path):
+    "-> what is in a file; nothing if there is none, or not a whole one"
+    try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
-def write(o, part, found):
+def write(options, part, found):
     "Encodes into the folder part, from where an earlier call was stopped. -> meta"
     global TOKENIZER
     TOKENIZER = gpt.load_tokenizer(found["tokenizer"])
-    dtype, saved = id_type(TOKENIZER), time.monotonic()
-    start = dict.fromkeys("chunks length train_tokens val_tokens train_bytes val_bytes".split(), 0)
-    done = load(part / "progress.json") or start
-    with contextlib.ExitStack() as stack:
-        files = {split: stack.enter_context(open(part / f"{split}.bin", "ab")) for split in ("train", "val")}
-        if any(file.tell() < done[f"{split}_tokens"] * dtype.itemsize for split, file in files.items()):
-            done = start                                      # a power cut took some of it
+    dtype = id_type(TOKENIZER)
+    counts = ("chunks", "length", "train_tokens", "val_tokens", "train_bytes", "val_bytes")
+    with open(part / "train.bin", "ab") as train, open(part / "val.bin", "ab") as val:
+        files = {"train": train, "val": val}
+        done = load_json(part / "progress.json")
+        bytes_done = {split: done.get(f"{split}_tokens", 0) * dtype.itemsize for split in files}
+        if not done or any(files[split].tell() < bytes_done[split] for split in files):
+            done = dict.fromkeys(counts, 0)                   # a first call, or a power cut took some of it
+            bytes_done = dict.fromkeys(files, 0)
         for split, file in files.items():
-            file.truncate(done[f"{split}_tokens"] * dtype.itemsize)
+            file.truncate(bytes_done[split])                  # what was written after the last note
+        saved_at = time.monotonic()
         progress = Progress("encoding", " characters", found["length"], done["length"])
-        items = itertools.islice(stream(o, found["at"]), done["chunks"], None)
-        for split, ids, length, size in spread(encode, items, o, found["tokenizer"]):
+        chunks = itertools.islice(stream(options, found["at"]), done["chunks"], None)
+        for split, ids, length, text_bytes in spread(encode, chunks, options, found["tokenizer"]):
             files[split].write(ids)
-            news = {"chunks": 1, "length": length, f"{split}_tokens": len(ids) // dtype.itemsize,
-                    f"{split}_bytes": size}
-            done |= {name: done[name] + n for name, n in news.items()}
+            done["chunks"] += 1
+            done["length"] += length
+            done[f"{split}_tokens"] += len(ids) // dtype.itemsize
+            done[f"{split}_bytes"] += text_bytes
             progress.show(done["length"])
-            if time.monotonic() > saved + SAVE_EVERY:
-                saved = time.monotonic()
-                for file in files.values():
-                    file.flush()
-                save(part / "progress.json", done)
+            if time.monotonic() > saved_at + SAVE_EVERY:
+                saved_at = time.monotonic()
+                train.flush()
+                val.flush()
+                save_json(part / "progress.json", done)
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())
         progress.end()
-    return {"level": o.level, "vocab_size": TOKENIZER.vocab_size, "dtype": dtype.name, **done}
+    return {"level": options.level, "vocab_size": TOKENIZER.vocab_size, "dtype": dtype.name, **done}
 
 # ---- all of it ---------------------------------------------------------------------------------------------
 
-def prepare(o):
+def prepare(options):
     "-> the folder, made unless it is here already."
-    found, one = [find(source) for source in o.sources], o.sources[0]
-    o.train, o.val = (list(itertools.chain(*inputs)) for inputs in zip(*found))
-    o.train = o.train[:o.shards or None]
-    corpus = not Path(one).exists() and CORPORA.get(one) or Corpus("", "", [])
-    o.separator = o.separator or corpus.separator
-    parents = {Path(source).parent.name for source in o.sources}
-    o.data = o.name or (one if len(o.sources) == 1 else "".join(parents) if len(parents) == 1 else "")
-    o.data = "stdin" if o.data == "-" else o.data or "text"
-    folder = gpt.corpus_folder(o)
+    options.train, options.val = find_all(options.sources)
+    options.train = options.train[:options.shards or None]
+    first = options.sources[0]
+    corpus = Corpus("", "", [])
+    if first in CORPORA and not Path(first).exists():
+        corpus = CORPORA[first]
+    options.separator = options.separator or corpus.separator
+    folder = folder_of(options)
     part = folder.with_name(folder.name + ".part")
-    with alone(folder), gpt.blame(f"{part} can't be written", OSError, kind=gpt.Failure):
-        recipe, meta = recipe_of(o), load(folder / "meta.json") or {}
+    with alone(folder), gpt.explain(f"{part} can't be written", OSError, kind=gpt.RunError):
+        recipe = recipe_of(options)
+        meta = load_json(folder / "meta.json")
         if meta.get("recipe") == recipe:
-            return tell(folder, meta, "is already here")
-        for source in [s for s in o.train if s.startswith("hf:")]:
-            i, (train, val) = o.train.index(source), hub_splits(source)
-            o.train[i:i + 1], o.val = train, o.val + val
-        o.train, o.val = ([local(source, corpus.sha256) for source in inputs] for inputs in (o.train, o.val))
-        found = load(part / "survey.json") or {}
+            return report(folder, meta, "is already here")
+        make_local(options)
+        found = load_json(part / "survey.json")
         if found.get("recipe") != recipe:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
-            found = {**survey(o), "recipe": recipe}
-            save(part / "survey.json", found)
-        if corpus.edition and found["sha256"] != corpus.edition[1] and not o.strip_gutenberg:
-            print(f"note: {one} was edited by its publisher: {found['length']:,} characters, sha256 "
-                  f"{found['sha256'][:8]}; our published figures are for {corpus.edition[0]:,}, "
-                  f"{corpus.edition[1][:8]}", file=sys.stderr)
-        meta = {**write(o, part, found), "source": " ".join(o.sources), **found}
-        for name in ("survey.json", "progress.json"):
-            (part / name).unlink(missing_ok=True)
-        save(part / "meta.json", meta)
-        old = folder.with_name(folder.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():                                   # a run that reads it keeps it open
-            folder.rename(old)
-        part.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    return tell(folder, meta, "is ready")
+            found = {**survey(options), "recipe": recipe}
+            save_json(part / "survey.json", found)
+        if corpus.edition and len(options.sources) == 1 and not options.strip_gutenberg:
+            note_an_edit(first, corpus.edition, found)
+        meta = {**write(options, part, found), "source": " ".join(options.sources), **found}
+        (part / "survey.json").unlink()
+        (part / "progress.json").unlink(missing_ok=True)
+        save_json(part / "meta.json", meta)
+        put_in_place(part, folder)
+    return report(folder, meta, "is ready")
 
-def recipe_of(o):
+def find_all(sources):
+    train = []
+    val = []
+    for source in sources:
+        with gpt.explain(f"{source:.200} can't be looked through", OSError, kind=gpt.RunError):
+            found_train, found_val = find(source)
+        train += found_train
+        val += found_val
+    return train, val
+
+def folder_of(options):
+    "data/NAME-LEVEL; with the flag that makes other tokens of the same text, as data/notes-bpe4096"
+    parents = {Path(source).parent.name for source in options.sources}
+    if options.name:
+        name = options.name
+    elif len(options.sources) == 1:
+        name = options.sources[0]
+    elif len(parents) == 1:
+        name = parents.pop()                                  # files of one folder
+    else:
+        name = "text"
+    if name == "-":
+        name = "stdin"
+    name = Path(name.split("*")[0]).stem                      # of a/b.txt: b; of a/*.txt: a
+    name = re.sub(r"[^\w.-]", "_", name) or "text"
+    variant = ""
+    if options.level == "word" and options.min_freq != gpt.KNOBS["min_freq"].default:
+        variant = options.min_freq
+    if options.level == "bpe" and options.vocab_size:
+        variant = options.vocab_size
+    return Path("data") / f"{name}-{options.level}{variant}"
+
+def recipe_of(options):
     "What a folder was made from and how: where this hasn't changed, there is nothing to do."
     names = ["level", "field", "separator", "strip_gutenberg", "encoding", "errors"]
-    names += ["val_fraction"] * (not o.val) + ["min_freq"] * (o.level == "word")
-    names += ["vocab_size", "sample_mb"] * (o.level == "bpe" and o.vocab_size > 0)
-    files = [(f, os.path.isfile(f) and (os.path.getsize(f), os.path.getmtime(f))) for f in o.train + o.val]
-    return {"files": str(files), **{name: getattr(o, name) for name in names}}
+    if not options.val:
+        names.append("val_fraction")
+    if options.level == "word":
+        names.append("min_freq")
+    if options.level == "bpe" and options.vocab_size:
+        names += ["vocab_size", "sample_mb"]
+    files = [(source, stamp_of(source)) for source in (*options.train, *options.val)]
+    return {"files": str(files), **{name: getattr(options, name) for name in names}}
 
-def local(source, sha256):
+def stamp_of(source):
+    "What differs when the text does."
+    if source == "-":
+        return time.time()                                    # it never comes twice
+    if os.path.isfile(source):
+        return os.path.getsize(source), os.path.getmtime(source)
+    return False
+
+def make_local(options):
+    "Fetches what is elsewhere: from now on the inputs are files, and datasets with their splits."
+    train = []
+    hub_val = []
+    for source in options.train:
+        if source.startswith("hf:"):
+            splits = hub_splits(source)
+            train += splits[0]
+            hub_val += splits[1]
+        else:
+            train.append(local_file(source))
+    options.val = [local_file(source) for source in options.val] + hub_val
+    options.train = train
+
+def local_file(source):
     "A URL, or standard input -> a file"
-    url, mark, members = source.partition("::")
-    if "://" in url:
-        return f"{download(url, sha256)}{mark}{members}"
-    if source != "-":
+    if source == "-":
+        return str(save_stdin())
+    if "://" not in source or Path(source).exists():
         return source
+    url, mark, pattern = source.partition("::")
+    sha256 = ""
+    for corpus in CORPORA.values():
+        if source in (*corpus.train, *corpus.val):
+            sha256 = corpus.sha256
+    return f"{download(url, sha256)}{mark}{pattern}"
+
+def save_stdin():
+    "It can be read only once, and the text is read twice."
     path = RAW / f"stdin-{os.getpid()}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     atexit.register(path.unlink)
     with open(path, "wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
-    return str(path)
+    return path
 
-def tell(folder, meta, what):
+def note_an_edit(name, edition, found):
+    length, sha256 = edition
+    if found["sha256"] != sha256:
+        print(f"note: {name} was edited by its publisher: {found['length']:,} characters, sha256 "
+              f"{found['sha256'][:8]}; our published figures are for {length:,}, {sha256[:8]}",
+              file=sys.stderr)
+
+def put_in_place(part, folder):
+    "A run that reads the old folder keeps it open."
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    part.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+def report(folder, meta, what):
+    "Two lines for a person, and a last one for gpt.py, which reads the folder's name there."
     print(f"{folder} {what}: {meta['train_tokens']:,} tokens to train on, {meta['val_tokens']:,} for "
-          f"validation, a vocabulary of {meta['vocab_size']:,}\n"
-          f"next: python gpt.py train --data {folder} --level {meta['level']}")
+          f"validation, a vocabulary of {meta['vocab_size']:,}")
+    print(f"next: python gpt.py train --data {folder} --level {meta['level']}")
+    print(folder)
     return folder
 
+def main(words):
+    options = command_line(words)
+    try:
+        if options.sources == ["list"]:
+            list_corpora(options.json)
+        else:
+            prepare(options)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+
 if __name__ == "__main__":
-    with gpt.problems_told():
-        OPTIONS = command_line(sys.argv[1:])
-        try:
-            list_corpora() if OPTIONS.sources == ["list"] else prepare(OPTIONS)
-        except KeyboardInterrupt:
-            print("\nstopped; the same command goes on from here", file=sys.stderr)
-            raise SystemExit(130)
+    with gpt.errors_told():
+        main(sys.argv[1:])

@@ -1,60 +1,37 @@
-"""Tests of tui.py: its reader of runs, its chart, each screen in each state, the whole with a real training.
+"""Tests of tui.py: its chart, each screen in each state, the process it talks to, the whole with a training.
 
     pytest -q test_tui.py
 
 Needs pytest and hypothesis; for the last tests torch and tmux, without which they are skipped."""
-import asyncio, json, os, random, re, shutil, subprocess, sys, time
+
+import asyncio
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tui
-from tui import Button, DataTable, Input, Knob, Run, Static
+from runs import Run
+from test_runs import lines_of, make_run
+from tui import Button, DataTable, Input, Knob, Static
 
 HERE = Path(tui.__file__).resolve().parent
 REAL = HERE / "gpt.py"
 
 # ---- helpers -----------------------------------------------------------------------------------------------
 
-def lines_of(n=300, end="done", most=0, warn="", level="char", preset="nano", **train):
-    "What a run of n steps would write to metrics.jsonl."
-    r, most = random.Random(n), most or n
-    train = {"preset": preset, "level": level, "data": "sherlock", "batch_size": 32, "micro_batch": 0,
-             "max_iters": most, "learning_rate": 0.006, "muon_lr": 0.03, **train}
-    model = {"n_layer": 3, "n_head": 3, "n_embd": 48, "block_size": 128, "vocab_size": 98}
-    yield {"kind": "start", "config": {"model": model, "train": train, "used": {"dtype": "float32",
-        "torch": "2"}},
-           "parameters": 95760, "device": "cpu", "pid": 2 ** 22 + 1, "max_iters": most, "world_size": 1,
-           "resumed_from": None}
-    for step in range(0, n + 1, 10):
-        loss = 1.5 + 3 * (1 + step / 60) ** -0.7
-        if step:
-            yield {"kind": "step", "step": step, "loss": loss + r.gauss(0, 0.05), "grad_norm": 0.4,
-                   "lr": 0.006,
-                   "tokens": step * 4096, "tokens_per_s": 40000, "elapsed_s": step * 0.03, "eta_s": 9,
-                   "mfu": 0.31, "memory_mb": 420, "done": step / most}
-        if step % 50 == 0:
-            yield {"kind": "eval", "step": step, "train_loss": loss, "val_loss": loss + 0.1, "best": loss
-                   + 0.1, "perplexity": 7, "bits_per_byte": loss / 0.7}
-            yield {"kind": "sample", "step": step, "text": f"sample {step} [/b] \x1b]0;hacked\x07 \ud800 end"}
-    if warn:
-        yield {"kind": "warn", "step": n, "text": warn}
-    yield {"kind": "state", "state": "training"}
-    if end:
-        yield {"kind": "end", "step": n, "reason": end, "message": "best loss 1.9"}
-
-def make_run(folder, n=300, age=0.0, checkpoints=("best.pt", "latest.pt"), **more):
-    folder.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(line) + "\n" for line in lines_of(n, **more))
-    (folder / "metrics.jsonl").write_text(text, encoding="utf-8")
-    os.utime(folder / "metrics.jsonl", (time.time() - age,) * 2)
-    for name in checkpoints:
-        (folder / name).write_bytes(b"weights")
-    return folder
-
-FAKE = '''
+FAKE = """
 "Stands in for gpt.py: answers presets as the real one, trains and talks as the tests want it."
 import json, os, queue, subprocess, sys, threading, time
 command, words = sys.argv[1], sys.argv[2:]
@@ -111,7 +88,8 @@ if command == "chat":
         say("done", id=r["id"], reason="stop" if r["id"] in stopped else "length", tokens=n + 1,
             tokens_per_s=99.0,
             context_used=min(64, n + 1))
-'''
+"""
+
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
@@ -119,18 +97,23 @@ def root(tmp_path, monkeypatch):
     monkeypatch.setenv("COLORFGBG", "15;0")
     return tmp_path / "runs"
 
+
 @pytest.fixture
 def fake(tmp_path):
-    (tmp_path / "gpt.py").write_text(f"REAL, LOG = {str(REAL)!r}, {str(tmp_path / 'asked')!r}\n{FAKE}",
-                                     encoding="utf-8")
+    (tmp_path / "gpt.py").write_text(
+        f"REAL, LOG = {str(REAL)!r}, {str(tmp_path / 'asked')!r}\n{FAKE}", encoding="utf-8"
+    )
     shutil.copy(HERE / "presets.json", tmp_path)
     return tmp_path / "gpt.py"
 
-def drive(app, script, size=(80, 24)):
+
+def drive(app, script, size=(80, 24), notifications=False):
     async def run():
-        async with app.run_test(size=size) as pilot:
+        async with app.run_test(size=size, notifications=notifications) as pilot:
             await script(pilot)
+
     asyncio.run(run())
+
 
 async def until(pilot, true, seconds=10):
     for _ in range(int(seconds * 20)):
@@ -142,151 +125,154 @@ async def until(pilot, true, seconds=10):
             pass
     assert true(), screen(pilot.app)
 
+
 def screen(app):
-    "What stands on the screen."
-    return "\n".join("".join(s.text for s in strip) for strip in app.screen._compositor.render_strips())
+    "What stands on the screen, read off its picture."
+    rows = [""] * app.size.height
+    texts = r'<text [^>]*x="([\d.]+)"[^>]*-line-(\d+)\)">([^<]*)<'
+    for x, row, text in re.findall(texts, app.export_screenshot()):
+        column = round(float(x) / 12.2)
+        text = html.unescape(text).replace("\xa0", " ").rstrip("\n")
+        rows[int(row)] = rows[int(row)].ljust(column) + text
+    return "\n".join(rows)
+
 
 def shows(pilot, *texts):
     return all(text in screen(pilot.app) for text in texts)
+
+
+async def sees(pilot, *texts):
+    "Wait until all of these stand on the screen."
+    await until(pilot, lambda: shows(pilot, *texts))
+
+
+async def resized(pilot, widget, width, height):
+    "Make the terminal another size and wait until a widget as wide, without edges, knows."
+    await pilot.resize_terminal(width, height)
+    await until(pilot, lambda: width - 4 <= widget.size.width <= width)
+
+
+async def reads(pilot, name, text):
+    "Wait until this stands in a text of the page."
+    await until(pilot, lambda: text in shown(pilot.app.page, name))
+
+
+async def asks_for(pilot, folder, word):
+    "Wait until this was left for the trainer."
+    await until(pilot, lambda: (folder / "control").read_text() == word)
+
+
+def flags_of(run):
+    "The flags with which the fake trainer was started."
+    words = json.loads(run.log[0].removeprefix("args "))
+    return dict(zip(words[::2], words[1::2]))
+
 
 async def ready(pilot):
     await until(pilot, lambda: pilot.app.catalog and pilot.app.page.query("#run"))
     await pilot.pause()
 
-# ---- reading runs ------------------------------------------------------------------------------------------
 
-def test_reader_understands_a_run(tmp_path):
-    run = Run(make_run(tmp_path / "a", warn="it overfits"))
-    assert run.poll() and not run.poll()
-    assert (run.step, run.state, run.best.step, len(run.rows), len(run.evals)) == (300, "done", 300, 30, 7)
-    assert run.warnings == ["it overfits"] and run.samples[0][0] == 300 and run.speed == 40000
-    assert "\x1b" not in run.samples[0][1] and run.samples[0][1].endswith("end") and run.done == 1
+# ---- small things ------------------------------------------------------------------------------------------
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(0, 9000), max_size=8), st.lists(st.sampled_from([
-    b"{", b"null", b"[1]", b'{"kind": 3}', b'{"kind": "step"}', b'{"kind": "step", "step": "x"}', b"\xff\xfe",
-    b"[" * 3000,
-    b'{"kind": "start", "config": 7}', b'{"kind": "forget"}',
-    b'{"kind": "eval", "step": 1, "val_loss": "NaN"}',
-    b'{"kind": "new", "x": 1}', b'{"kind": "step", "step": 5, "loss": NaN, "lr": true}',
-    b'{"kind": "sample"}']), max_size=4))
-def test_reader_takes_any_pieces_and_any_garbage(cuts, garbage):
-    import tempfile
-    with tempfile.TemporaryDirectory() as place:
-        lines = [json.dumps(line).encode() for line in lines_of(100)]
-        data = b"\n".join(lines[:-3] + garbage + lines[-3:]) + b"\n"
-        run, file, at = Run(place), Path(place, "metrics.jsonl"), 0
-        for cut in sorted(cuts) + [len(data)]:
-            with open(file, "ab") as f:
-                f.write(data[at:max(at, cut)])
-            at = max(at, cut)
-            run.poll()
-        whole = Run(place)
-        whole.poll()
-        for name in ("rows", "evals", "samples", "bad", "end", "step", "state"):
-            assert getattr(run, name) == getattr(whole, name)
-        assert run.state == "done"
 
-def test_reader_forgets_what_a_resumed_run_does_again(tmp_path):
-    folder = make_run(tmp_path / "a", 300, end="")
-    with open(folder / "metrics.jsonl", "a") as f:
-        print(json.dumps({"kind": "start", "config": {}, "resumed_from": 200}), file=f)
-        print(json.dumps({"kind": "step", "step": 210, "loss": 2.0}), file=f)
-    run = Run(folder)
-    run.poll()
-    assert [row.step for row in run.rows][-2:] == [200, 210] and run.evals[-1].step == 200
-    (folder / "metrics.jsonl").write_text('{"kind": "start", "config": {}}\n')  # somebody began anew
-    run.poll()
-    assert run.rows == [] and run.offset == 32
+def test_sparklines():
+    assert tui.spark([1, 2, 3, None], 9) == "▁▄█"
+    assert tui.spark([], 5) == ""
+    assert tui.spark([2, 2], 5) == "▄▄"
+    assert len(tui.spark(range(999), 20)) == 20
 
-def test_reader_is_quick_and_small(tmp_path):
-    with open(tmp_path / "metrics.jsonl", "w") as f:
-        line = '{"kind": "step", "time": 1795246953.237, "step": %d, "loss": %.4f, "grad_norm": 1.397, ' \
-               '"lr": 0.0027, "tokens": 40960, "tokens_per_s": 25292.33, "elapsed_s": 7.36, "mfu": null, ' \
-               '"memory_mb": 420.46, "done": 0.05}\n'
-        f.write('{"kind": "start", "config": {}}\n')
-        f.writelines(line % (i, 3 - i / 1e5) for i in range(100_000))
-    run, start = Run(tmp_path), time.process_time()
-    run.poll()
-    assert time.process_time() - start < 1.5                  # a second, and room for a slow machine
-    assert run.step == 99_999 and len(run.rows) < 2 * tui.MOST
-    assert sum(row.n for row in run.rows) == 100_000 and min(row.low
-        for row in run.rows) == pytest.approx(2.0, abs=1e-3)
 
-def test_states(tmp_path):
-    state = lambda run: (run.poll(), run.state)[1]
-    make = lambda name, **more: Run(make_run(tmp_path / name, **more))
-    assert state(make("done")) == "done" and state(make("stop", end="stopped")) == "stopped"
-    assert state(make("late", end="time")) == "done" and state(make("bad", end="error")) == "crashed"
-    assert state(make("live", end="")) == "training" and state(Run(tmp_path / "never")) == "gone"
-    assert state(make("old", end="", age=3000)) == ("crashed" if tui.fcntl else "stalled")
-    assert state(make("paused", end="", age=10)) == "training"
-    vanishing = make("gone", end="")
-    vanishing.poll()
-    shutil.rmtree(vanishing.folder)
-    assert state(vanishing) == "gone" and vanishing.rows
+def test_words_are_laid_out_anew_only_where_they_changed(root):
+    class One(tui.App):
+        def compose(self):
+            yield tui.Words(id="words")
 
-@pytest.mark.skipif(not tui.fcntl, reason="there are no such locks")
-def test_a_silent_run_with_a_living_process_is_stalled_and_not_crashed(tmp_path):
-    folder = make_run(tmp_path / "a", end="", age=300)
-    with open(folder / "metrics.jsonl", "a") as held:
-        tui.fcntl.flock(held, tui.fcntl.LOCK_EX)              # as gpt.py does
-        run = Run(folder)
-        run.poll()
-        assert run.state == "stalled"
-        for word in ("evaluating", "paused"):                 # these may take their time
-            run.word = word
-            assert run.state == word
-    assert Run(folder).poll() and run.state == "crashed" or run.word == "paused"
+    async def script(pilot):
+        words = pilot.app.query_one(tui.Words)
+        words.put("a [b]", (" c", tui.KEY))
+        before = words.content
+        assert str(before) == "a [b] c"
+        words.put("a [b]", (" c", tui.KEY))
+        assert words.content is before
+        await until(pilot, lambda: "a [b] c" in screen(pilot.app))
+        words.put("one\ntwo")
+        await until(pilot, lambda: words.size.height == 2)
 
-class Process:
-    def __init__(self, code):
-        self.poll = lambda: code
+    drive(One(), script)
 
-@pytest.mark.parametrize("code, said, headline, flags", [
-    (-9, "", "killed", {"micro_batch": 16}), (1, "torch.OutOfMemoryError: CUDA out of memory.",
-                                              "out of memory",
-                                             {"micro_batch": 16}),
-    (1, "OSError: [Errno 28] No space left on device", "the disk is full", {}), (130, "KeyboardInterrupt",
-        "interrupted", {}),
-    (1, "error: 10 steps in a row had no finite gradient: take a lower --learning_rate",
-     "the loss is no number any more",
-     {"learning_rate": 0.002, "muon_lr": 0.01}), (1, "ValueError: what", "crashed", {}), (0, "", "crashed",
-         {})])
-def test_troubles_are_told_apart(tmp_path, code, said, headline, flags):
-    run = Run(make_run(tmp_path / "a", end=""), Process(code))
-    (run.folder / "train.log").write_text(f"step 1\n{said}\n")
-    run.poll()
-    assert run.trouble()[0] == headline and run.trouble()[3] == flags and "latest.pt" in run.kept()
 
-@given(st.text())
-def test_foreign_text_is_cleaned(text):
-    found = tui.clean(text)
-    assert len(found) == len(text) and not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", found)
-    found.encode("utf-8")
+def test_a_knob_tells_of_itself():
+    class One(tui.App):
+        heard = []
 
-def test_numbers_are_written_short():
-    assert [tui.short(x) for x in (None, 0, 12, 1234, 95760, 1.56e9)] == ["—", "0", "12", "1.23k", "95.8k",
-        "1.56G"]
-    assert [tui.clock(x) for x in (None, 59, 3725)] == ["—", "0:59", "1:02:05"]
-    assert tui.spark([1, 2, 3, None], 9) == "▁▄█" and tui.spark([], 5) == "" and len(tui.spark(range(999),
-        20)) == 20
+        def compose(self):
+            yield Knob("b", ["a", "b"], id="words")
+            yield Knob("2", [1, 2, 10], free=True, id="number")
+
+        @tui.on(Knob.Changed, "#number")
+        def number_changed(self, event):
+            self.heard.append((event.control.id, event.value))
+
+        @tui.on(Input.Changed)
+        def never(self, event):
+            raise AssertionError("a Knob is no Input")
+
+    async def script(pilot):
+        await pilot.press("right", "right", "tab", "right", "right", *"3.5", "enter", "left")
+        await pilot.pause()
+        assert pilot.app.query_one("#words").value == "b"
+        assert pilot.app.heard == [("number", "10"), ("number", "3.5"), ("number", "2")]
+
+    drive(One(), script)
+
 
 # ---- the chart ---------------------------------------------------------------------------------------------
+
 
 @settings(max_examples=60)
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 12), st.booleans())
 def test_ticks_are_few_round_and_inside(low, width, most, log):
     found, form = tui.ticks(low, low + width, most, log)
     assert len(found) <= most + 1 or log
-    assert all(low - 1e-6 * width <= v <= low + width * (1 + 1e-6) for v in found) and all(form(v)
-        for v in found)
+    assert all(low - 1e-6 * width <= v <= low + width * (1 + 1e-6) for v in found) and all(
+        form(v) for v in found
+    )
+
+
+def test_a_canvas_has_one_colour_a_cell_and_nothing_outside():
+    canvas = tui.Canvas(2, 1)
+    assert canvas.drawn(0) is None
+    canvas.dot(0, 0, "red")
+    canvas.dot(1, 3, "red")
+    assert canvas.drawn(0) == (chr(0x2800 + 0x81) if tui.BRAILLE else "•", "red")
+    canvas.dot(1, 0, "blue")  # it takes the whole cell
+    assert canvas.drawn(0) == (chr(0x2800 + 0x08) if tui.BRAILLE else "•", "blue")
+    for x, y in (-1, 0), (4, 0), (0, -1), (0, 4):
+        canvas.dot(x, y, "red")
+        canvas.mark(x, y, "!", "red")
+    assert canvas.drawn(1) is None
+    canvas.line((0, 0), (3, 3), "red")
+    assert canvas.dots == [0x01 | 0x10, 0x04 | 0x80]
+    canvas.mark(3, 0, "★", "gold")
+    assert canvas.drawn(1) == ("★", "gold")
+
+
+def test_a_frame_says_where_a_value_lies():
+    frame = tui.Frame(x0=0, x1=100, low=1, high=3, width=10, height=5)
+    assert [frame.across(x) for x in (0, 50, 100)] == [0, 10, 19]
+    assert [frame.down(y) for y in (3, 2, 1)] == [0, 10, 19]
+    assert frame.down(1e99) == -9
+    assert frame.down(-1e99) == 29
+
 
 def test_chart_draws_anything_anywhere():
     class One(tui.App):
         def compose(self):
             yield tui.Chart("nothing yet")
-    line = lambda ys: tui.Curve("train", "train", list(enumerate(ys)))
+
+    def line(ys):
+        return tui.Curve("train", "train", list(enumerate(ys)))
 
     async def script(pilot):
         chart = pilot.app.query_one(tui.Chart)
@@ -296,35 +282,32 @@ def test_chart_draws_anything_anywhere():
                 chart.log_x, chart.log_y = log, log
                 chart.plot([line(ys)], best=(0, ys[0]))
                 for size in ((80, 24), (140, 40), (20, 6), (9, 4), (1, 1)):
-                    await pilot.resize_terminal(*size)
+                    await resized(pilot, chart, *size)
                     for row in tui.Segment.split_lines(getattr(chart.render(), "segments", [])):
-                        assert sum(part.cell_length for part in row) <= size[0] or size[0] < 20
+                        assert sum(part.cell_length for part in row) <= chart.size.width
         await pilot.resize_terminal(80, 24)
         chart.log_x = chart.log_y = False
         chart.plot([line(range(1001))])
         chart.action_zoom(0.5)
         assert chart.view == (500, None) and chart.span() == (500, 1000)
-        chart.plot([line(range(2001))])                       # new points: a view at the end follows
+        chart.plot([line(range(2001))])  # new points: a view at the end follows
         assert chart.span() == (500, 2000)
         chart.action_pan(-0.2)
         assert chart.span() == (200, 1700)
         await pilot.press("tab", "minus", "minus", "0", "full_stop", "comma")
         assert chart.view is None and "at 1,9" in screen(pilot.app)
+
     drive(One(), script)
 
-def test_smoothing_follows_and_calms():
-    noisy = [(i, 2 + (-1) ** i) for i in range(1, 1000)]
-    calm = tui.smooth(noisy, 0.1)
-    assert len(calm) == 999 and abs(calm[-1][1] - 2) < 0.1 and tui.smooth([], 0.1) == []
-    assert tui.smooth([(0, 1.0), (0, 3.0), (5, 2.0)], 0.1)[-1][1] == pytest.approx(2, abs=0.01)
 
 # ---- Train -------------------------------------------------------------------------------------------------
+
 
 def test_train_shows_what_there_is_and_checks_what_is_typed(root, fake):
     async def script(pilot):
         app = pilot.app
         await ready(pilot)
-        await until(pilot, lambda: shows(pilot, "nano", "gpt2-xl", "fits", "--preset nano --level char"))
+        await sees(pilot, "nano", "gpt2-xl", "fits", "--preset nano --level char")
         assert "runs/nano-char" in "".join(screen(app).split())  # a long path takes two lines
         page, value = app.page, lambda name: app.page.query_one(f"#{name}", Input)
         await pilot.press("down")
@@ -333,20 +316,28 @@ def test_train_shows_what_there_is_and_checks_what_is_typed(root, fake):
         await until(pilot, lambda: page.preset == "nano")
         page.query_one("#level", Knob).value = "word"
         steps = app.catalog.recipe("nano", "word")["max_iters"]
-        await until(pilot, lambda: value("max_iters").value == str(steps)
-                    and "--level word" in shown(page, "#command"))
-        for name, text, wrong in (("batch_size", "x", "a whole number"), ("batch_size", "0",
-            "batch_size >= 1"), ("learning_rate", "-1", "learning_rate > 0"), ("dropout", "1", "dropout < 1"),
-                                  ("max_iters", "0", "no end in sight"), ("data", "no/such.txt",
-                                      "there is no"), ("run", "a/b", "a name without")):
+        await until(
+            pilot,
+            lambda: value("max_iters").value == str(steps) and "--level word" in shown(page, "#command"),
+        )
+        for name, text, wrong in (
+            ("batch_size", "x", "a whole number"),
+            ("batch_size", "0", "batch_size >= 1"),
+            ("learning_rate", "-1", "learning_rate > 0"),
+            ("dropout", "1", "dropout < 1"),
+            ("max_iters", "0", "no end in sight"),
+            ("data", "no/such.txt", "there is no"),
+            ("run", "a/b", "a name without"),
+        ):
             was = value(name).value
             value(name).value = text
-            await until(pilot, lambda: wrong in shown(page, "#hint"))
+            await reads(pilot, "#hint", wrong)
             assert page.query_one("#start", Button).disabled and value(name).has_class("-invalid")
             value(name).value = was
             await until(pilot, lambda: not page.query_one("#start", Button).disabled)
-        value("max_minutes").value = "5"                      # a limit unsets the others: so all are named
-        await until(pilot, lambda: f"--max_minutes 5 --max_iters {steps}" in shown(page, "#command"))
+        value("max_minutes").value = "5"  # a limit unsets the others: so all are named
+        for flag in "--max_minutes 5", f"--max_iters {steps}":
+            await reads(pilot, "#command", f" {flag} ")
         await pilot.press("ctrl+t")
         await until(pilot, lambda: page.query("#n_layer"))
         value("n_head").value = "5"
@@ -356,10 +347,13 @@ def test_train_shows_what_there_is_and_checks_what_is_typed(root, fake):
         await pilot.press("ctrl+y")
         await until(pilot, lambda: app.clipboard.startswith("python gpt.py train --preset nano --level word"))
         assert set(page.texts()) == set(app.catalog.fields)
+
     drive(tui.Tui(root, gpt=fake), script)
+
 
 def shown(page, name):
     return str(page.query_one(name, Static).content)
+
 
 def test_data_is_picked_from_a_list_or_the_disk(root, fake):
     Path("mine.txt").write_text("my text")
@@ -374,12 +368,40 @@ def test_data_is_picked_from_a_list_or_the_disk(root, fake):
         await pilot.press("ctrl+o")
         await until(pilot, lambda: isinstance(pilot.app.screen, tui.Pick))
         await pilot.press(*"browse", "enter")
-        await until(pilot, lambda: shows(pilot, "mine.txt"))
+        await sees(pilot, "mine.txt")
         tree = pilot.app.screen.query_one(tui.DirectoryTree)
         tree.move_cursor(next(n for n in tree.root.children if n.data.path.name == "mine.txt"))
         await pilot.press("enter")
         await until(pilot, lambda: "--data mine.txt" in shown(pilot.app.page, "#command"))
+
     drive(tui.Tui(root, gpt=fake), script)
+
+
+CORPORA = """
+import json, sys
+assert sys.argv[1:] == ["list", "--json"]
+corpus = {"name": "poems", "size": "3 MB", "validation": "the end", "licence": "free", "source": "http://x"}
+print(json.dumps({"corpora": [{**corpus, "here": []}, {**corpus, "name": "plays", "here": ["plays-word"]}]}))
+"""
+
+
+@pytest.mark.parametrize("program, expected", [(CORPORA, True), ("1 / 0", False), ("print('[3]')", False)])
+def test_the_list_of_data_is_what_data_py_says(root, fake, program, expected):
+    fake.with_name("data.py").write_text(program)
+    Path("data/mine-char").mkdir(parents=True)
+    Path("data/mine-char/meta.json").write_text("{}")
+
+    async def script(pilot):
+        await ready(pilot)
+        found = await pilot.app.corpora()
+        assert list(found)[0] == "builtin"
+        assert found[str(Path("data/mine-char"))] == "prepared"
+        assert found["sherlock"] == ""  # which the presets name
+        said = {"poems": "3 MB", "plays": "3 MB, plays-word"}
+        assert said.items() <= found.items() if expected else said.keys().isdisjoint(found)
+
+    drive(tui.Tui(root, gpt=fake), script)
+
 
 def test_train_starts_watches_stops_and_quits_beside_a_run(root, fake):
     async def script(pilot):
@@ -388,16 +410,22 @@ def test_train_starts_watches_stops_and_quits_beside_a_run(root, fake):
         app.page.query_one("#data", Input).value = "fine"
         await pilot.press("ctrl+s")
         await until(pilot, lambda: app.current_mode == "watch" and app.chosen.rows)
-        await until(pilot, lambda: shows(pilot, "training", "nano-char-fine", "━"))
-        assert json.loads(app.chosen.log[0][5:])[:4] == ["--preset", "nano", "--level", "char"]
+        await sees(pilot, "training", "nano-char-fine", "━")
+        flags = flags_of(app.chosen)
+        assert flags["--preset"] == "nano"
+        assert flags["--level"] == "char"
+        assert flags["--data"] == "fine"
+        assert flags["--out_dir"] == str(root / "nano-char-fine")
         await pilot.press("ctrl+q")
-        await until(pilot, lambda: shows(pilot, "leave it going"))
+        await sees(pilot, "leave it going")
         await pilot.press("escape", "s")
-        await until(pilot, lambda: shows(pilot, "stop and save"))
+        await sees(pilot, "stop and save")
         await pilot.press("enter")
         await until(pilot, lambda: app.chosen.state == "stopped")
         assert (root / "nano-char-fine" / "control").read_text() == "stop"
+
     drive(tui.Tui(root, gpt=fake), script)
+
 
 def test_quitting_can_leave_the_run_going(root, fake):
     app = tui.Tui(root, gpt=fake)
@@ -408,26 +436,35 @@ def test_quitting_can_leave_the_run_going(root, fake):
         await pilot.press("ctrl+s")
         await until(pilot, lambda: app.chosen and app.chosen.rows)
         await pilot.press("ctrl+q")
-        await until(pilot, lambda: shows(pilot, "leave it going"))
+        await sees(pilot, "leave it going")
         await pilot.press("l")
+
     drive(app, script)
     run = app.chosen
     assert run.process.poll() is None
     again = Run(run.folder)
-    steps = (again.poll(), again.step)[1]
-    time.sleep(0.3)
-    assert again.poll() and again.step > steps and again.state == "training"
+    again.poll()
+    steps = again.step
+    for _ in range(100):
+        time.sleep(0.1)
+        if again.poll() and again.step > steps:
+            break
+    assert again.step > steps
+    assert again.state == "training"
     run.process.kill()
     run.process.wait()
 
-@pytest.mark.parametrize("data, headline, words", [("nothing", "it did not start", "there is no nothing"),
-                                                   ("oom", "out of memory", "--micro_batch 16")])
+
+@pytest.mark.parametrize(
+    "data, headline, words",
+    [("nothing", "it did not start", "there is no nothing"), ("oom", "out of memory", "--micro_batch 16")],
+)
 def test_what_goes_wrong_in_a_training_is_said(root, fake, data, headline, words):
     async def script(pilot):
         await ready(pilot)
         pilot.app.page.query_one("#data", Input).value = data
         await pilot.press("ctrl+s")
-        await until(pilot, lambda: shows(pilot, headline, "crashed"))
+        await sees(pilot, headline, "crashed")
         await until(pilot, lambda: words in " ".join(screen(pilot.app).split()))
         await pilot.press("l")
         await until(pilot, lambda: shows(pilot, "─ log ─", "args") and not shows(pilot, "training ended"))
@@ -436,7 +473,9 @@ def test_what_goes_wrong_in_a_training_is_said(root, fake, data, headline, words
             (pilot.app.chosen.folder / "latest.pt").write_bytes(b"")
             await pilot.press("r")
             await until(pilot, lambda: "--micro_batch=16" in "".join(pilot.app.chosen.log))
+
     drive(tui.Tui(root, gpt=fake), script)
+
 
 def test_what_does_not_fit_is_asked_about(root, fake):
     async def script(pilot):
@@ -446,67 +485,140 @@ def test_what_does_not_fit_is_asked_about(root, fake):
         app.page.choose("nano")
         assert "does not fit" in shown(app.page, "#estimate")
         await pilot.press("ctrl+s")
-        await until(pilot, lambda: shows(pilot, "start it all the same"))
+        await sees(pilot, "start it all the same")
         await pilot.press("escape")
         assert app.current_mode == "train" and not root.exists()
+
     drive(tui.Tui(root, gpt=fake), script)
 
+
 def test_broken_presets_are_shown_with_the_place(root, tmp_path):
-    for name in ("gpt.py", "presets.json"):
-        shutil.copy(HERE / name, tmp_path)
+    for name in "gpt.py", "tools.py", "runs.py", "presets.json":
+        if (HERE / name).exists():
+            shutil.copy(HERE / name, tmp_path)
     good = (tmp_path / "presets.json").read_text()
     (tmp_path / "presets.json").write_text(good.replace('"nano": {', '"nano": {{', 1))
 
     async def script(pilot):
-        await until(pilot, lambda: shows(pilot, "can't be read", '"nano": {{', "^"))
+        await sees(pilot, "can't be read", '"nano": {{', "^")
         (tmp_path / "presets.json").write_text(good)
         await pilot.press("r")
         await ready(pilot)
-        await until(pilot, lambda: shows(pilot, "--preset nano"))
+        await sees(pilot, "--preset nano")
+
     drive(tui.Tui(root, gpt=tmp_path / "gpt.py"), script)
 
+
 # ---- Watch -------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("size", [(140, 40), (60, 16)])
 def test_watch_shows_a_run_it_did_not_start(root, fake, size):
     folder = make_run(root / "other", 200, end="", most=400, warn="validation loss is rising")
 
     async def script(pilot):
-        await until(pilot, lambda: shows(pilot, "other", "training", "50%", "200/400",
-                                         "validation loss is rising", "val"))
+        await until(
+            pilot,
+            lambda: shows(pilot, "other", "training", "50%", "200/400", "validation loss is rising", "val"),
+        )
         if size[0] > 60:
             assert shows(pilot, "sample 200 [/b] ␛]0;hacked␇") and "\x1b" not in screen(pilot.app)
         for key, word in (("p", "pause"), ("g", "sample")):
             await pilot.press(key)
-            await until(pilot, lambda: (folder / "control").read_text() == word)
+            await asks_for(pilot, folder, word)
         with open(folder / "metrics.jsonl", "a") as f:
             print(json.dumps({"kind": "state", "state": "paused"}), file=f)
-        await until(pilot, lambda: shows(pilot, "● paused"))
+        await sees(pilot, "● paused")
         await pilot.press("p")
         await until(pilot, lambda: (folder / "control").read_text() == "go")
-        for key in "xymmlll[]x":                              # each of them is answered, nothing breaks
+        for key in "xymmlll[]x":  # each of them is answered, nothing breaks
             await pilot.press(key)
         shutil.rmtree(folder)
-        await until(pilot, lambda: shows(pilot, "has vanished"))
+        await sees(pilot, "has vanished")
+
     drive(tui.Tui(root, folder, gpt=fake), script, size)
+
 
 def test_resume_keeps_the_curve(root, fake):
     folder = make_run(root / "mine", 200, end="stopped")
+    (folder / "control").write_text("pause")  # which a run that was killed had not read
 
     async def script(pilot):
-        await until(pilot, lambda: shows(pilot, "stopped"))
+        await sees(pilot, "stopped")
         await pilot.press("r")
         await until(pilot, lambda: pilot.app.chosen.process)
+        assert not (folder / "control").exists()
         await until(pilot, lambda: "args" in pilot.app.chosen.log[0])
-        assert json.loads(pilot.app.chosen.log[0][5:]) == ["--resume", str(folder)]
+        assert flags_of(pilot.app.chosen) == {"--resume": str(folder)}
         assert len(pilot.app.chosen.rows) == 20
+
     drive(tui.Tui(root, folder, gpt=fake), script)
 
+
+def test_a_run_that_is_not_read_yet_is_not_judged(root, fake, monkeypatch):
+    folder = make_run(root / "old", 200, age=9999)
+    go_on = threading.Event()
+
+    def slowly(root, known):
+        go_on.wait(20)
+        return read_runs(root, known)
+
+    read_runs = tui.read_runs
+    monkeypatch.setattr(tui, "read_runs", slowly)
+
+    async def script(pilot):
+        await sees(pilot, "Reading old …")
+        assert not shows(pilot, "crashed")
+        go_on.set()
+        await sees(pilot, "● done", "step 200")
+
+    drive(tui.Tui(root, folder, gpt=fake), script)
+
+
+def test_many_long_runs_are_shown_bit_by_bit_the_newest_first(root, monkeypatch):
+    monkeypatch.setattr(tui, "READING_SECONDS", -1)
+    for i, name in enumerate("abc"):
+        make_run(root / name, 50, age=100 - i)
+    (root / "log-only").mkdir()
+    (root / "log-only" / "train.log").touch()
+    known = []
+    for expected in "c", "cb", "cba":
+        known = tui.read_runs(root, known)
+        assert "".join(run.name for run in known) == expected
+        assert known[-1].state == "done"
+    assert len(tui.read_runs(root, known)) == 4
+
+
+def test_runs_that_come_and_go_while_they_are_read(root, fake):
+    for name in "a", "b", "c":
+        make_run(root / name, 50)
+
+    async def script(pilot):
+        app = pilot.app
+        await until(pilot, lambda: len(app.runs) == 3)
+        a, b, c = [app.runs[root / name] for name in "abc"]
+        known = [a, b]
+        app.forget(b)  # deleted while the thread was reading it
+        launched = Run(root / "d")
+        app.runs[root / "d"] = launched  # started meanwhile, and found by the thread, too
+        found = Run(root / "e")
+        app.take(known, [a, b, Run(root / "d"), found])
+        assert root / "b" not in app.runs
+        assert app.runs[root / "a"] is a
+        assert app.runs[root / "c"] is c
+        assert app.runs[root / "d"] is launched
+        assert app.runs[root / "e"] is found
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
 # ---- Runs --------------------------------------------------------------------------------------------------
+
 
 def names(app):
     table = app.page.query_one("#table", DataTable)
     return [Path(row.value).name for row in table.rows]
+
 
 def test_runs_are_sorted_filtered_overlaid_renamed_copied_and_deleted(root, fake):
     make_run(root / "a", 300, age=100)
@@ -530,63 +642,142 @@ def test_runs_are_sorted_filtered_overlaid_renamed_copied_and_deleted(root, fake
         await pilot.press("slash", *"word", "enter")
         await until(pilot, lambda: names(app) == ["b"])
         await pilot.press("w")
-        await until(pilot, lambda: app.clipboard ==
-                    "python gpt.py train --preset=nano --level=word --max_iters=123")
+        expected = {"python", "gpt.py", "train", "--preset=nano", "--level=word", "--max_iters=123"}
+        await until(pilot, lambda: set(app.clipboard.split()) == expected)
         await pilot.press("escape")
         await until(pilot, lambda: len(names(app)) == 3)
         await pilot.press("home", "space", "space")
         await until(pilot, lambda: [f.name for f in app.page.marked] == ["b", "a"])
-        await until(pilot, lambda: [c.name for c in app.page.query_one(tui.Chart).curves] == ["b", "a"]
-                    and shows(pilot, "a b", "b a"))
+        await until(
+            pilot,
+            lambda: (
+                [c.name for c in app.page.query_one(tui.Chart).curves] == ["b", "a"]
+                and shows(pilot, "a b", "b a")
+            ),
+        )
         await pilot.press("v")
         await pilot.press("d")
-        await until(pilot, lambda: shows(pilot, "Delete b, a"))
+        await sees(pilot, "Delete b, a")
         await pilot.press("escape")
         await until(pilot, lambda: len(names(app)) == 3)
         await pilot.press("d")
-        await until(pilot, lambda: shows(pilot, "Delete b, a"))
+        await sees(pilot, "Delete b, a")
         (root / "a" / "precious.txt").write_text("not ours")
         await pilot.press("d")
         await until(pilot, lambda: not (root / "b").exists())
         assert (root / "a" / "precious.txt").exists()
         await until(pilot, lambda: names(app) == ["c"])
         await pilot.press("d")
-        await until(pilot, lambda: "c is running" in [*app._notifications][-1].message)
+        await sees(pilot, "c is running: stop it first")
         (root / "c" / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines_of(100)))
         await until(pilot, lambda: app.runs[root / "c"].state == "done")
         await pilot.press("n")
         await until(pilot, lambda: isinstance(app.screen, tui.Enter))
         await pilot.press("slash")
-        await until(pilot, lambda: shows(pilot, "a name without"))
+        await sees(pilot, "a name without")
         await pilot.press("backspace", "backspace", *"new", "enter")
         await until(pilot, lambda: names(app) == ["new"])
         assert (root / "new" / "metrics.jsonl").exists()
         await pilot.press("enter")
         await until(pilot, lambda: app.current_mode == "watch" and shows(pilot, "new"))
-    drive(tui.Tui(root, gpt=fake), script)
+
+    drive(tui.Tui(root, gpt=fake), script, notifications=True)
+
 
 def test_no_runs_yet(root, fake):
     async def script(pilot):
         await ready(pilot)
         for key, words in (("2", "Nothing to watch yet"), ("3", "No runs yet"), ("4", "No model yet")):
             await pilot.press(key)
-            await until(pilot, lambda: shows(pilot, words))
+            await sees(pilot, words)
+
     drive(tui.Tui(root, gpt=fake), script)
+
+
+# ---- Talk: without any widget ------------------------------------------------------------------------------
+
+
+class Heard:
+    "What a model said, in order."
+
+    def __init__(self):
+        self.answers = []
+
+    def __call__(self, kind, answer):
+        self.answers.append((kind, answer))
+
+    def until(self, kind, seconds=10):
+        "Wait for an answer of this kind and take it and those before it. -> the answer"
+        for _ in range(int(seconds * 100)):
+            for i, (found, answer) in enumerate(self.answers):
+                if found == kind:
+                    del self.answers[: i + 1]
+                    return answer
+            time.sleep(0.01)
+        raise AssertionError(f"no {kind} among {self.answers}")
+
+
+def test_talk_loads_says_stops_and_is_killed(fake):
+    heard = Heard()
+    talk = tui.Talk(fake, heard)
+    assert not talk.is_alive
+    talk.kill()  # there is nothing to kill yet
+    talk.load("one.pt")
+    assert heard.until("ready")["model"] == "one.pt"
+    talk.say(id=1, prompt="Once", max_new_tokens=3)
+    assert heard.until("piece") == {
+        "kind": "piece",
+        "id": 1,
+        "text": " w0",
+        "prob": 0,
+        "alternatives": [[" the", 0.5]],
+    }
+    assert heard.until("done")["reason"] == "length"
+    talk.say(id=2, prompt="Once", max_new_tokens=2000)
+    heard.until("piece")
+    talk.stop(2)
+    assert heard.until("done")["reason"] == "stop"
+    process = talk.process
+    talk.load("bad.pt")
+    assert heard.until("error")["message"] == "no checkpoint of gpt.py"
+    talk.load("two.pt")
+    assert heard.until("ready")["model"] == "two.pt"
+    assert talk.process is process
+    talk.kill()
+    assert "status" in heard.until("gone")["message"]
+    assert not talk.is_alive
+    talk.say(id=3, prompt="nobody listens")  # and nothing breaks
+    talk.load("three.pt")
+    assert heard.until("ready")["model"] == "three.pt"
+    assert talk.process is not process
+    talk.kill()
+
+
+def test_talk_says_why_it_does_not_start(fake):
+    heard = Heard()
+    talk = tui.Talk(fake, heard)
+    talk.load("broken.pt")
+    assert heard.until("gone")["message"] == "error: broken.pt is no checkpoint"
+
 
 # ---- Chat --------------------------------------------------------------------------------------------------
 
+
 def asked(root):
     return [json.loads(line) for line in (root.parent / "asked").read_text().splitlines()]
+
 
 async def talking(pilot):
     await pilot.press("f5")
     await until(pilot, lambda: pilot.app.page.ready)
     await pilot.press(*"Once", "enter")
-    await until(pilot, lambda: shows(pilot, "Once w0"))
+    await sees(pilot, "Once w0")
+
 
 async def quiet(pilot, count=1):
     "The model has answered the question of that number."
     await until(pilot, lambda: pilot.app.page.count == count and not pilot.app.page.busy)
+
 
 @pytest.mark.parametrize("size", [(80, 24), (140, 40)])
 def test_chat_streams_stops_and_tries_again(root, fake, size):
@@ -597,24 +788,34 @@ def test_chat_streams_stops_and_tries_again(root, fake, size):
         await until(pilot, lambda: app.chosen)
         await talking(pilot)
         page = app.page
-        await until(pilot, lambda: shows(pilot, "writing, esc stops"))
+        await sees(pilot, "writing, esc stops")
         await pilot.press("escape")
         await quiet(pilot)
-        await until(pilot, lambda: shows(pilot, "stop"))
+        await sees(pilot, "stop")
         assert len(page.turns[0].tokens) < 200
         page.query_one("#max_new_tokens", Knob).value = "25"
         page.query_one("#seed", Knob).value = "7"
         await pilot.press("ctrl+r")
         await quiet(pilot, 2)
         assert asked(root)[1] | {"id": 0} == {
-            "id": 0, "prompt": "Once", "probs": True, "temperature": 0.8, "top_k": 0, "top_p": 0.95,
-            "min_p": 0, "repetition_penalty": 1, "max_new_tokens": 25, "seed": 7}
-        await until(pilot, lambda: shows(pilot, "25 tokens · 99 tokens/s · T 0.8 · top-p 0.95 · seed 7",
-                                         "25/64"))
-        await pilot.press("ctrl+g")                           # it goes on from all there is
+            "id": 0,
+            "prompt": "Once",
+            "probs": True,
+            "temperature": 0.8,
+            "top_k": 0,
+            "top_p": 0.95,
+            "min_p": 0,
+            "repetition_penalty": 1,
+            "max_new_tokens": 25,
+            "seed": 7,
+        }
+        await until(
+            pilot, lambda: shows(pilot, "25 tokens · 99 tokens/s · T 0.8 · top-p 0.95 · seed 7", "25/64")
+        )
+        await pilot.press("ctrl+g")  # it goes on from all there is
         await quiet(pilot, 3)
         assert asked(root)[2]["prompt"].startswith("Once w0 w1") and len(page.turns[0].tokens) == 50
-        await pilot.press("up", "!", "enter")                 # edit and send again
+        await pilot.press("up", "!", "enter")  # edit and send again
         await quiet(pilot, 4)
         assert asked(root)[3]["prompt"] == "Once!" and len(page.turns) == 1
         await pilot.press("ctrl+s")
@@ -631,7 +832,9 @@ def test_chat_streams_stops_and_tries_again(root, fake, size):
         assert last["prompt"].startswith("Once! w0")
         assert last["prompt"].endswith("\n\nUser: Hi\n\n\nAssistant:")
         assert last["stop"] == "User:"
+
     drive(tui.Tui(root, gpt=fake), script, size)
+
 
 def test_xray_shows_what_else_could_have_stood_there(root, fake):
     make_run(root / "mine")
@@ -642,16 +845,18 @@ def test_xray_shows_what_else_could_have_stood_there(root, fake):
         await talking(pilot)
         await quiet(pilot)
         await pilot.press("ctrl+l")
-        await until(pilot, lambda: shows(pilot, "instead: ␣the 50.0%", "surely"))
+        await sees(pilot, "instead: ␣the 50.0%", "surely")
         await pilot.press("right", "right", "right")
         await until(pilot, lambda: shows(pilot, "␣w3 30.0%") and pilot.app.page.turns[0].at == 3)
         line = next(i for i, text in enumerate(screen(pilot.app).split("\n")) if "Once w0 w1" in text)
         column = screen(pilot.app).split("\n")[line].index("w7")
         await pilot.hover(offset=(column, line))
-        await until(pilot, lambda: shows(pilot, "␣w7 70.0%"))
+        await sees(pilot, "␣w7 70.0%")
         await pilot.press("x")
         await until(pilot, lambda: not shows(pilot, "instead"))
+
     drive(tui.Tui(root, gpt=fake), script)
+
 
 def test_chat_survives_models_that_fail(root, fake):
     make_run(root / "broken")
@@ -662,31 +867,36 @@ def test_chat_survives_models_that_fail(root, fake):
         app = pilot.app
         await until(pilot, lambda: app.chosen)
         await pilot.press("f5")
-        await until(pilot, lambda: shows(pilot, "is no checkpoint"))
+        await sees(pilot, "is no checkpoint")
         await pilot.press("ctrl+o", *"good best", "enter")
         await until(pilot, lambda: app.page.ready)
         await pilot.press("ctrl+o", *"bad best", "enter")
-        await until(pilot, lambda: shows(pilot, "no checkpoint of gpt.py"))
+        await sees(pilot, "no checkpoint of gpt.py")
         await pilot.press("ctrl+o", *"good latest", "enter")
         await until(pilot, lambda: app.page.ready)
-        await pilot.press(*"deaf", "enter")                   # does not listen: after two seconds it is ended
-        await until(pilot, lambda: shows(pilot, "deaf w0"))
+        await pilot.press(*"deaf", "enter")  # does not listen: after two seconds it is ended
+        await sees(pilot, "deaf w0")
         app.page.query_one("#max_new_tokens", Knob).value = "2000"
         await pilot.press("escape")
         await quiet(pilot)
+
     drive(tui.Tui(root, gpt=fake), script)
 
+
 # ---- everywhere --------------------------------------------------------------------------------------------
+
 
 def test_a_terminal_that_is_too_small_says_so(root, fake):
     async def script(pilot):
         for key in "1234":
             await pilot.press("f" + str(int(key) + 1))
             await pilot.resize_terminal(59, 20)
-            await until(pilot, lambda: shows(pilot, "59×20", "60×16"))
+            await sees(pilot, "59×20", "60×16")
             await pilot.resize_terminal(80, 24)
-            await until(pilot, lambda: shows(pilot, "1 Train"))
+            await sees(pilot, "1 Train")
+
     drive(tui.Tui(root, gpt=fake), script)
+
 
 def test_help_palette_and_every_theme(root, fake):
     make_run(root / "mine", 100, end="")
@@ -695,7 +905,7 @@ def test_help_palette_and_every_theme(root, fake):
         app = pilot.app
         await until(pilot, lambda: app.chosen)
         await pilot.press("f3", "question_mark")
-        await until(pilot, lambda: shows(pilot, "Watch one run", "Pause", "Log y"))
+        await sees(pilot, "Watch one run", "Pause", "Log y")
         await pilot.press("escape", "ctrl+p")
         await until(pilot, lambda: "CommandPalette" in str(app.screen))
         await pilot.press(*"smooth", "enter", "enter")
@@ -704,31 +914,46 @@ def test_help_palette_and_every_theme(root, fake):
             app.theme = theme
             await pilot.press(f"f{i % 4 + 2}")
         await pilot.press("f3")
-        await until(pilot, lambda: shows(pilot, "mine", "training"))
+        await sees(pilot, "mine", "training")
+
     drive(tui.Tui(root, gpt=fake), script)
     assert "theme" in json.loads((root / ".tui.json").read_text())
     assert tui.Tui(root).theme == json.loads((root / ".tui.json").read_text())["theme"]
+
 
 def test_without_colour(root, fake, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     make_run(root / "a", 100, end="")
 
     async def script(pilot):
-        await until(pilot, lambda: shows(pilot, "★ best", "● val"))
-        colours = {s.style.color.get_truecolor() for strip in pilot.app.screen._compositor.render_strips()
-                   for s in strip if s.style and s.style.color and not s.style.color.is_default}
-        assert all(max(c) - min(c) < 3 for c in colours)
+        await sees(pilot, "★ best", "● val")
+        # Of texts and of what is behind them; c5c8c6 is what a picture shows for the terminal's own colour.
+        picture = pilot.app.export_screenshot()
+        colours = re.findall(r"-r\d+ {[^}]*fill: #(\w{6})", picture)
+        colours += re.findall(r'<rect fill="#(\w{6})"[^>]*crispEdges', picture)
+        assert len(colours) > 5
+        for colour in set(colours) - {"c5c8c6"}:
+            red, green, blue = bytes.fromhex(colour)
+            assert max(red, green, blue) - min(red, green, blue) < 3
+
     drive(tui.Tui(root, root / "a", gpt=fake), script)
 
+
 def test_command_line():
-    run = lambda *words: subprocess.run([sys.executable, HERE / "tui.py", *words], capture_output=True,
-                                        text=True)
-    assert "python tui.py" in run("--help").stdout or "usage" in run("--help").stdout
+    def run(*words):
+        return subprocess.run([sys.executable, HERE / "tui.py", *words], capture_output=True, text=True)
+
+    told = run("--help").stdout
+    assert "choose a preset, watch it learn" in told
+    assert "--runs FOLDER" in told
+    assert "--screenshots" not in told
     assert run("no/such/run").stderr == "error: no/such/run is no folder of a run\n"
     probe = "import sys, tui; assert not {'torch', 'gpt', 'numpy'} & sys.modules.keys()"
     assert subprocess.run([sys.executable, "-c", probe], cwd=HERE).returncode == 0
 
+
 # ---- the whole, for real -----------------------------------------------------------------------------------
+
 
 @pytest.mark.skipif(not find_spec("torch"), reason="trains for real")
 def test_a_real_training_from_start_to_talk(root):
@@ -739,8 +964,16 @@ def test_a_real_training_from_start_to_talk(root):
             app.page.query_one(f"#{name}", Input).value = value
         await pilot.press("ctrl+t")
         await until(pilot, lambda: app.page.query("#sample_tokens"))
-        for name, value in {"threads": "1", "n_layer": "1", "n_head": "1", "n_embd": "16", "block_size": "32",
-                            "batch_size": "8", "eval_tokens": "2000", "sample_tokens": "20"}.items():
+        for name, value in {
+            "threads": "1",
+            "n_layer": "1",
+            "n_head": "1",
+            "n_embd": "16",
+            "block_size": "32",
+            "batch_size": "8",
+            "eval_tokens": "2000",
+            "sample_tokens": "20",
+        }.items():
             app.page.query_one(f"#{name}", Input).value = value
         await pilot.press("ctrl+s")
         await until(pilot, lambda: app.chosen and app.chosen.step >= 20, 40)
@@ -758,29 +991,38 @@ def test_a_real_training_from_start_to_talk(root):
         await pilot.press(*"The", "enter")
         await until(pilot, lambda: app.page.turns and not app.page.busy, 20)
         assert len(app.page.turns[0].tokens) == 200 and app.page.turns[0].tokens[0][1] > 0
+
     drive(tui.Tui(root), script)
+
 
 @pytest.mark.skipif(not shutil.which("tmux"), reason="needs tmux")
 def test_in_a_real_terminal(root, fake):
     make_run(root / "mine", 200, end="", most=400)
     name = f"tui-test-{os.getpid()}"
-    tmux = lambda *words: subprocess.run(["tmux", "-f", "/dev/null", "-L", name, *words], capture_output=True,
-                                         text=True).stdout
-    command = f"env -u COLUMNS -u LINES {sys.executable} {HERE / 'tui.py'} {root / 'mine'} --runs {root}; " \
-        "echo left $?; sleep 60"
+    program = f"env -u COLUMNS -u LINES {sys.executable} {HERE / 'tui.py'}"
+
+    def tmux(*words):
+        command = ["tmux", "-f", "/dev/null", "-L", name, *words]
+        return subprocess.run(command, capture_output=True, text=True).stdout
 
     def seen(*texts, seconds=10):
         end = time.time() + seconds
         while time.time() < end:
-            if all(text in tmux("capture-pane", "-p") for text in texts):
-                return True
+            shown = tmux("capture-pane", "-p")
+            if all(text in shown for text in texts):
+                return
             time.sleep(0.05)
-        raise AssertionError(tmux("capture-pane", "-p"))
+        raise AssertionError(shown)
+
+    start = time.time()
+    subprocess.run(f"{program} --help", shell=True, capture_output=True)
+    loading = time.time() - start
     try:
         start = time.time()
+        command = f"{program} {root / 'mine'} --runs {root}; echo left $?; sleep 60"
         tmux("new-session", "-d", "-x", "80", "-y", "24", command)
         seen("training", "200/400", "it says", "p Pause")
-        assert time.time() - start < 5                        # under a second on an idle machine
+        assert time.time() - start < 1 + 6 * loading  # Python and textual alone, measured just before
         tmux("send-keys", "3")
         seen("mine", "best", "b/byte")
         tmux("resize-window", "-x", "140", "-y", "40")

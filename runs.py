@@ -1,0 +1,568 @@
+"""runs.py: what a training run says, read from its folder while it grows.
+
+    from runs import Run, find_runs
+    run = Run("runs/nano-char")
+    run.poll()                                   # reads what is new; call it as often as you like
+    print(run.state, run.step, run.speed, run.best)
+    losses = [(row.step, row.loss) for row in run.rows]
+    for folder in find_runs("runs"): ...         # every run there is
+
+The folder is all it needs: no torch, no gpt.py, no package. tui.py watches runs with it, `gpt.py runs` and
+`gpt.py plot` list and draw them, and so can you.
+"""
+import contextlib
+import json
+import math
+import os
+import re
+import shutil
+import stat
+import time
+from collections import namedtuple
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:                              # Windows has no such locks
+    fcntl = None
+
+# ---- text and numbers --------------------------------------------------------------------------------------
+
+# Samples, logs, names and models' answers can hold anything: escape sequences that a terminal would obey,
+# halves of characters that can't be written at all. Each becomes a visible stand-in.
+STAND_INS = {code: 0x2400 + code for code in range(32) if code not in (9, 10)}
+STAND_INS[0x7F] = 0x2421
+for first, last in (0x80, 0x9F), (0x202A, 0x202E), (0x2066, 0x2069), (0xD800, 0xDFFF):
+    STAND_INS.update(dict.fromkeys(range(first, last + 1), 0xFFFD))
+
+
+def clean(text):
+    "Foreign text, made safe to show."
+    return str(text).translate(STAND_INS)
+
+
+def number(x):
+    "x, if it is a number to calculate with, else None: neither nan nor anything so large that sums overflow."
+    if isinstance(x, bool) or not isinstance(x, (int, float)):
+        return None
+    return x if abs(x) < 1e100 else None
+
+
+def short(x):
+    "1234567 -> 1.23M"
+    if x is None:
+        return "—"
+    thousands = int(math.log10(max(abs(x), 1)) // 3)
+    thousands = min(4, thousands)
+    return f"{x / 1000 ** thousands:.3g}" + ["", "k", "M", "G", "T"][thousands]
+
+
+def fixed(x, form=".3f"):
+    "2.34567 -> 2.346"
+    if x is None:
+        return "—"
+    return format(x, form)
+
+
+def size(n):
+    "Bytes: 1500000000 -> 1.5 GB"
+    if n is None:
+        return "—"
+    if n >= 1e9:
+        return f"{n / 1e9:.1f} GB"
+    return f"{n / 1e6:.0f} MB"
+
+
+def clock(seconds):
+    "3725 -> 1:02:05"
+    if seconds is None:
+        return "—"
+    minutes, seconds = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{seconds:02}"
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+
+
+def ago(seconds):
+    "7300 -> 2 h ago"
+    for unit, name in (86400, "d"), (3600, "h"), (60, "min"):
+        if seconds >= unit:
+            return f"{seconds / unit:.0f} {name} ago"
+    return "now"
+
+
+# ---- a run's folder ----------------------------------------------------------------------------------------
+
+Row = namedtuple("Row", "step loss low high n lr norm speed memory mfu elapsed")  # n step lines made one
+Eval = namedtuple("Eval", "step train val bits")
+Trouble = namedtuple("Trouble", "headline why remedy flags")  # flags: what to resume it with, as a dict
+
+STEP_KEYS = "lr", "grad_norm", "tokens_per_s", "memory_mb", "mfu", "elapsed_s"  # as metrics.jsonl calls them
+EVAL_KEYS = "train_loss", "val_loss", "bits_per_byte"
+WORDS = "compiling", "training", "evaluating", "sampling", "saving", "paused"  # what a `state` line says
+CHECKPOINTS = "best.pt", "latest.pt"
+LIVE = ("starting", *WORDS, "stalled")
+MOST_ROWS = 2048                                 # from twice as many rows, two become one
+LONG = 600                                       # seconds without a word that need an explanation
+
+OUT_OF_MEMORY = re.compile("out of memory|OutOfMemory|n't allocate|not even one sequence|MemoryError")
+DISK_FULL = re.compile("No space left|ENOSPC|quota exceeded|not enough space", re.IGNORECASE)
+NOT_FINITE = re.compile("finite gradient|loss is nan")
+
+
+def plain_file(path):
+    "The os.stat_result of a file, or None: opening a pipe would wait for who writes into it."
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
+
+
+def find_runs(root):
+    "The folders in root that are runs, or were meant to be."
+    found = []
+    with contextlib.suppress(OSError):
+        for folder in Path(root).iterdir():
+            if os.path.exists(folder / "metrics.jsonl") or os.path.exists(folder / "train.log"):
+                found.append(folder)
+    return sorted(found)
+
+
+def scalars(record):
+    "Of a JSON object only what can be calculated with or shown: no lists, no objects."
+    if not isinstance(record, dict):
+        return {}
+    return {key: value for key, value in record.items() if isinstance(value, (str, int, float, type(None)))}
+
+
+def whole(x):
+    "A whole number out of a line, or TypeError: then the line makes no sense."
+    if number(x) is None:
+        raise TypeError(f"{x!r:.50} is no number")
+    return int(x)
+
+
+def merged(rows):
+    "Half as many rows, each for two: the mean of their losses, and how far these reached."
+    halves = []
+    for a, b in zip(rows[::2], rows[1::2]):
+        if b.loss is None:
+            halves.append(a)
+        elif a.loss is None:
+            halves.append(b)
+        else:
+            n = a.n + b.n
+            loss = (a.loss * a.n + b.loss * b.n) / n
+            halves.append(b._replace(loss=loss, low=min(a.low, b.low), high=max(a.high, b.high), n=n))
+    return halves + rows[len(halves) * 2:]
+
+
+class Run:
+    """What a run's folder says. Only poll() looks at the disk; what it finds stands in plain attributes:
+
+    state        starting compiling training evaluating sampling saving paused stalled (these are in LIVE),
+                 done stopped crashed gone; "" before the first poll()
+    rows         one Row for each `step` line; of a long run one for 2, 4, 8 ... of them, to keep memory small
+    evals        one Eval for each `eval` line
+    samples      (step, text), the newest first
+    warnings     texts, the newest last
+    start, now   the newest `start` line and the newest `step` line, as dicts
+    end          {"step", "reason", "message"} of a run that has ended, else None
+    checkpoints  names of those that are there: "best.pt", "latest.pt"
+    when, saved  when the run and latest.pt were last written to (saved: or None)
+    silent       seconds since the run last wrote
+    held         whether a process holds the run's lock; None where that was not asked or can't be known
+    trouble      why it crashed and what helps, a Trouble; else None
+    log, events  the last lines of train.log; a line for each evaluation, warning, start and end
+    bad          how many lines of metrics.jsonl make no sense (they are skipped)
+
+    Half a line is left for later; kinds and keys that are not known are ignored. Lists are replaced or
+    appended to, never shortened, so another thread may read them meanwhile."""
+
+    def __init__(self, folder, process=None):
+        self.folder = Path(folder)
+        self.process = process                   # where the run was started from here: its Popen
+        self.exit_status = None                  # of that process, once it has ended
+        self.state = ""
+        self.checkpoints = []
+        self.when = 0.0
+        self.saved = None
+        self.heard = -math.inf                   # the monotonic time at which it was last seen to write
+        self.silent = 0.0
+        self.held = None
+        self.trouble = None
+        self.log = []
+        self.log_stamp = None
+        self.sizes = None                        # of metrics.jsonl and train.log at the last look
+        self.version = 0                         # grows with all that is read
+        self.forget()
+
+    def forget(self):
+        "Begin metrics.jsonl anew."
+        self.offset = 0
+        self.inode = 0
+        self.bad = 0
+        self.rows = []
+        self.evals = []
+        self.samples = []
+        self.warnings = []
+        self.events = []
+        self.start = {}
+        self.now = {}
+        self.end = None
+        self.word = "starting"                   # what the run itself says it does
+
+    def started(self, process):
+        "A process was started for this run: what is silent counts from now."
+        self.process = process
+        self.exit_status = None
+        self.state = "starting"
+        self.heard = time.monotonic()
+
+    # reading
+
+    def poll(self):
+        "Read what is new and judge it. -> whether anything changed. Never raises, whatever the files hold."
+        before = self.version, self.state, self.checkpoints
+        metrics = plain_file(self.folder / "metrics.jsonl")
+        log = plain_file(self.folder / "train.log")
+        with contextlib.suppress(OSError):
+            if metrics:
+                self.read_metrics(metrics)
+        with contextlib.suppress(OSError):
+            if log:
+                self.read_log(log)
+        self.notice(metrics, log)
+        self.find_checkpoints()
+        if self.process:
+            self.exit_status = self.process.poll()
+        self.state = self.judge()
+        self.trouble = self.diagnose() if self.state == "crashed" else None
+        return (self.version, self.state, self.checkpoints) != before
+
+    def read_metrics(self, found):
+        if found.st_size < self.offset or self.inode not in (0, found.st_ino):
+            self.forget()                        # another file: somebody began anew
+        self.inode = found.st_ino
+        if found.st_size == self.offset:
+            return
+        with open(self.folder / "metrics.jsonl", "rb") as file:
+            file.seek(self.offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break                        # half-written: it is read again when it is whole
+                self.offset += len(line)
+                if line.strip():
+                    self.read_line(line)
+        self.version += 1
+
+    def read_line(self, line):
+        try:
+            record = json.loads(line)
+            handler = self.HANDLERS.get(record["kind"])
+            if handler:
+                handler(self, record)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+            self.bad += 1
+
+    def on_start(self, record):
+        "A new run, or one that goes on from an earlier step: what was written of later steps is void."
+        again = number(record.get("resumed_from"))
+        first_void = -math.inf if again is None else again
+        self.rows = [row for row in self.rows if row.step <= first_void]
+        self.evals = [e for e in self.evals if e.step <= first_void]
+        config = record.get("config")
+        parts = {}
+        if isinstance(config, dict):
+            parts = {name: scalars(part) for name, part in config.items()}
+        self.start = {**scalars(record), "config": parts}
+        self.now = {}
+        self.end = None
+        self.warnings = []
+        self.word = "training"
+        self.note(f"started from step {again:,}" if again else "started")
+
+    def on_step(self, record):
+        loss = number(record.get("loss"))
+        rest = [number(record.get(key)) for key in STEP_KEYS]
+        self.rows.append(Row(whole(record["step"]), loss, loss, loss, 1, *rest))
+        if len(self.rows) >= 2 * MOST_ROWS:
+            self.rows = merged(self.rows)
+        self.now = scalars(record)
+
+    def on_eval(self, record):
+        found = Eval(whole(record["step"]), *[number(record.get(key)) for key in EVAL_KEYS])
+        self.evals.append(found)
+        if len(self.evals) >= 2 * MOST_ROWS:
+            best = self.best
+            self.evals = [e for i, e in enumerate(self.evals) if i % 2 or e is best]
+        losses = f"train {fixed(found.train, '.4f')} | val {fixed(found.val, '.4f')}"
+        self.note(f"step {found.step:,} | {losses}")
+
+    def on_sample(self, record):
+        step = number(record.get("step")) or 0
+        self.samples = [(int(step), clean(record["text"])), *self.samples][:100]
+
+    def on_warn(self, record):
+        text = clean(record["text"])
+        self.warnings = [*self.warnings, text][-20:]
+        self.note(f"warning: {text}")
+
+    def on_state(self, record):
+        if record["state"] in WORDS:
+            self.word = record["state"]
+
+    def on_end(self, record):
+        self.end = {
+            "step": int(number(record.get("step")) or 0),
+            "reason": clean(record.get("reason") or ""),
+            "message": clean(record.get("message") or ""),
+        }
+        self.note(f"end: {self.end['reason']}, {self.end['message']}")
+
+    HANDLERS = {"start": on_start, "step": on_step, "eval": on_eval, "sample": on_sample, "warn": on_warn,
+                "state": on_state, "end": on_end}
+
+    def note(self, text):
+        self.events = [*self.events, text][-300:]
+
+    def read_log(self, found):
+        stamp = found.st_size, found.st_mtime
+        if stamp == self.log_stamp:
+            return
+        with open(self.folder / "train.log", "rb") as file:
+            file.seek(max(0, found.st_size - 30_000))
+            text = file.read(30_000).decode("utf-8", "replace")
+        lines = text.replace("\r\n", "\n").split("\n")
+        self.log = [clean(line) for line in lines if line.strip()][-300:]
+        self.log_stamp = stamp
+        self.version += 1
+
+    def notice(self, *files):
+        """When the run last wrote. The files' times are another clock where they lie on another machine: so
+        only the first look goes by them, and from then on it counts when a file is seen to have grown."""
+        there = [file for file in files if file]
+        self.when = max([self.when, *(file.st_mtime for file in there)])
+        sizes = [file.st_size for file in there]
+        now = time.monotonic()
+        if self.sizes is None:
+            age = max(0.0, time.time() - self.when)
+            self.heard = max(self.heard, now - age)
+        elif sizes != self.sizes:
+            self.heard = now
+        self.sizes = sizes
+        self.silent = now - self.heard
+
+    def find_checkpoints(self):
+        self.checkpoints = [name for name in CHECKPOINTS if plain_file(self.folder / name)]
+        latest = plain_file(self.folder / "latest.pt")
+        self.saved = latest.st_mtime if latest else None
+
+    # judging
+
+    def judge(self):
+        "-> the state. A line `end` ends a run until a later line `start`; no line's time is looked at."
+        running = self.process is not None and self.exit_status is None
+        self.held = None
+        if not os.path.isdir(self.folder):
+            return "gone"
+        if self.end and not running:
+            return {"stopped": "stopped", "error": "crashed"}.get(self.end["reason"], "done")
+        if running and (self.end or not self.start):
+            return "starting"                    # what stands there is of the time before
+        if self.process and not running:
+            return "crashed"
+        if self.silent <= self.patience():
+            return self.word
+        self.held = True if running else self.ask_lock()
+        if self.held is False or (self.held is None and self.silent > LONG):
+            return "crashed"
+        if self.word in ("paused", "starting"):
+            return self.word                     # these may take their time
+        return "stalled"
+
+    def patience(self):
+        "How many seconds without a word are ordinary: in training some readings' time, else more."
+        if self.word == "starting":
+            return 30
+        if self.word != "training":
+            return LONG
+        recent = [row.elapsed for row in self.rows[-20:] if row.elapsed is not None]
+        if len(recent) < 2:
+            return 30
+        pause = (recent[-1] - recent[0]) / (len(recent) - 1)
+        return max(30, 10 * pause)
+
+    def ask_lock(self):
+        """Whether a process is at it now: gpt.py holds a lock on metrics.jsonl while it runs, also while it
+        is paused or evaluates for an hour. None where that can't be known. Looks at the disk."""
+        path = self.folder / "metrics.jsonl"
+        if not fcntl:
+            return None
+        if not plain_file(path):
+            return False
+        try:
+            with open(path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:                          # a file system without locks, or a file that can't be opened
+            return None
+        return False
+
+    def diagnose(self):
+        "Why it crashed and what helps: a Trouble. Asks the disk how much is free where that is it."
+        said = "\n".join(self.log[-25:])
+        if self.end:
+            said = f"{self.end['message']}\n{said}"
+        if self.exit_status in (-9, 137):
+            return self.too_large("killed", "The system ends a process like this when memory runs out.")
+        if OUT_OF_MEMORY.search(said):
+            return self.too_large("out of memory", "This batch does not fit into the memory of the device.")
+        if DISK_FULL.search(said):
+            return Trouble("the disk is full", self.disk_full(), "make room, then go on", {})
+        if NOT_FINITE.search(said):
+            remedy = "go on from the last checkpoint with a third of the learning rate"
+            return Trouble("the loss is no number any more", "The steps were too large.", remedy,
+                           self.smaller_rates())
+        if "KeyboardInterrupt" in said:
+            why = "Somebody pressed Ctrl-C twice, or the system shuts down."
+            return Trouble("interrupted", why, "go on", {})
+        if not self.start:
+            return Trouble("it did not start", "", "change what the last line names, on Train", {})
+        why = "Its process is gone without a word: killed, or the machine was turned off."
+        if self.end:
+            why = ""
+        return Trouble("crashed", why, "go on from the last checkpoint", {})
+
+    def too_large(self, headline, why):
+        train = self.part("train")
+        rows = number(train.get("micro_batch")) or number(train.get("batch_size")) or 32
+        half = max(1, int(rows) // 2)
+        remedy = f"go on with --micro_batch {half} (same result, less memory)"
+        return Trouble(headline, why, remedy, {"micro_batch": half})
+
+    def disk_full(self):
+        try:
+            free = shutil.disk_usage(self.folder).free
+        except OSError:
+            return "Nothing more could be written."
+        return f"Nothing more could be written. {size(free)} are free now."
+
+    def smaller_rates(self):
+        flags = {}
+        for key in "learning_rate", "muon_lr":
+            rate = number(self.part("train").get(key))
+            if rate:
+                flags[key] = float(f"{rate / 3:.2g}")
+        return flags
+
+    # what it means
+
+    @property
+    def name(self):
+        return clean(self.folder.name)
+
+    @property
+    def weights(self):
+        "The number of parameters, or None."
+        return number(self.start.get("parameters"))
+
+    @property
+    def step(self):
+        "The last step it told of."
+        rows = self.rows
+        evals = self.evals
+        end = self.end
+        steps = [0]
+        if rows:
+            steps.append(rows[-1].step)
+        if evals:
+            steps.append(evals[-1].step)
+        if end:
+            steps.append(end["step"])
+        return max(steps)
+
+    @property
+    def done(self):
+        "How much of it is done, from 0 to 1."
+        if self.state == "done":
+            return 1.0
+        share = number(self.now.get("done")) or 0.0
+        return min(1.0, max(0.0, share))
+
+    @property
+    def best(self):
+        "The Eval with the lowest validation loss, or None."
+        measured = [e for e in self.evals if e.val is not None]
+        return min(measured, key=lambda e: e.val, default=None)
+
+    @property
+    def last_loss(self):
+        "The newest validation loss, or None."
+        evals = self.evals
+        return evals[-1].val if evals else None
+
+    @property
+    def speed(self):
+        "Tokens a second: the median of the last readings, or None."
+        recent = sorted(row.speed for row in self.rows[-31:] if row.speed is not None)
+        if not recent:
+            return None
+        return recent[len(recent) // 2]
+
+    def part(self, name):
+        "A part of the configuration: model, train or used."
+        return self.start.get("config", {}).get(name, {})
+
+    def shape(self, form):
+        "What the run is, in words: run.shape('{preset} on {data}'), with the names of its configuration."
+        names = dict.fromkeys(re.findall(r"{(\w+)", form), "?")
+        for key, value in {**self.part("train"), **self.part("model")}.items():
+            names[key] = clean(value)
+        names["parameters"] = short(self.weights)
+        return form.format(**names)
+
+    def lines(self):
+        "The log, or what would stand there."
+        return self.log or self.events
+
+    def kept(self):
+        "What a run that ended leaves behind, as a sentence."
+        if not self.checkpoints:
+            return "No checkpoint was written yet."
+        return f"Kept: {' and '.join(self.checkpoints)}."
+
+    # the other way round
+
+    def control(self, word):
+        "Leave a word for the trainer, which looks once a step: pause, go, stop or sample."
+        draft = self.folder / "control.tmp"
+        draft.write_text(word, encoding="utf-8")
+        os.replace(draft, self.folder / "control")
+
+
+# ---- curves ------------------------------------------------------------------------------------------------
+
+
+def loss_points(run):
+    "(step, training loss)"
+    return [(row.step, row.loss) for row in run.rows if row.loss is not None]
+
+
+def val_points(run):
+    "(step, validation loss)"
+    return [(e.step, e.val) for e in run.evals if e.val is not None]
+
+
+def smooth(points, share):
+    "A mean that looks back over a share of the way so far: the same look at every zoom and length."
+    result = points[:1]
+    for (last, _), (x, y) in zip(points, points[1:]):
+        mean = result[-1][1]
+        if x > last:
+            reach = share * (x - points[0][0])
+            mean += (y - mean) * (1 - math.exp((last - x) / reach))
+        result.append((x, mean))
+    return result

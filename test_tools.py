@@ -1,0 +1,1131 @@
+"""The promises of tools.py, held: presets, runs, plot, eval, chat, bench, and what stands beside the loop.
+
+Everything here works without a network and without a GPU."""
+
+import base64
+import json
+import math
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import gpt
+import tools
+
+HERE = Path(__file__).resolve().parent
+GPT = HERE / "gpt.py"
+MINI = dict(
+    n_layer=2,
+    n_head=2,
+    n_embd=16,
+    block_size=16,
+    batch_size=6,
+    max_iters=10,
+    dropout=0.1,
+    threads=1,
+    dtype="float32",
+    sample_tokens=8,
+    eval_interval=10,
+    log_interval=1,
+    warmup_iters=2,
+)
+
+
+POSIX = pytest.mark.skipif(os.name != "posix", reason="needs signals, locks or names that only POSIX has")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    "A folder with a text and one short run on it, runs/a."
+    place = tmp_path_factory.mktemp("trained")
+    story = place / "story.txt"
+    story.write_text(gpt.read_text("builtin")[:40_000], encoding="utf-8")
+    gpt.train(**{**MINI, "data": str(story), "out_dir": str(place / "runs" / "a"), "max_iters": 20})
+    return place
+
+
+@pytest.fixture
+def inside(trained, monkeypatch):
+    "That folder, and we are in it."
+    monkeypatch.chdir(trained)
+    return trained
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    "An empty folder with a text, to work in."
+    monkeypatch.chdir(tmp_path)
+    Path("story.txt").write_text(gpt.read_text("builtin")[:40_000], encoding="utf-8")
+    return tmp_path
+
+
+def mini(**asked):
+    return gpt.train(**{**MINI, "data": "story.txt", **asked})
+
+
+def shell(*words, timeout=120, env=None, cwd=None):
+    command = [sys.executable, str(GPT), *map(str, words)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=cwd, env=env)
+
+
+def command(words):
+    "A command line, in this process."
+    words = words.split() if isinstance(words, str) else words
+    gpt.run_command(*gpt.command_line(words))
+
+
+def answer(capsys, words):
+    "What a command line prints, as JSON."
+    command(words)
+    return json.loads(capsys.readouterr().out)
+
+
+def log(folder):
+    text = (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def write_run(folder, *lines, age=0.0):
+    "A run's folder with these lines, dicts or anything, last written so many seconds ago."
+    folder = Path(folder)
+    folder.mkdir(parents=True)
+    file = folder / "metrics.jsonl"
+    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    file.write_text("".join(text + "\n" for text in texts))
+    os.utime(file, (time.time() - age,) * 2)
+    return folder
+
+
+def start_line(**train):
+    model = {"block_size": 8}
+    return {"kind": "start", "time": 1, "parameters": 100, "config": {"train": train, "model": model}}
+
+
+def lm(vocab=40):
+    "A little model with random weights and a character for each token."
+    torch.manual_seed(0)
+    shape = gpt.ModelConfig(n_layer=2, n_head=2, n_embd=16, block_size=12, vocab_size=vocab)
+    model = gpt.GPT(shape).eval()
+    for w in model.parameters():
+        w.data *= 4  # so that the likeliest token is a clear one
+    return gpt.LM(model, gpt.CharTokenizer("".join(chr(65 + i) for i in range(vocab - 1))))
+
+
+def bytewise_lm(text=""):
+    "The same with BPE whose tokens are the 256 bytes; given a text, it says that text over and over."
+    tokens = [base64.b64encode(bytes([i])).decode() for i in range(256)]
+    tokenizer = gpt.BPETokenizer(" ".join(tokens))
+    shape = gpt.ModelConfig(n_layer=1, n_head=1, n_embd=8, block_size=64, vocab_size=257)
+    it = gpt.LM(gpt.GPT(shape).eval(), tokenizer)
+    if text:
+        script = tokenizer.encode(text) * 9
+        said = iter(script)
+
+        def forward(ids, cache, last_only):
+            cache.length += ids.shape[1]
+            logits = torch.zeros(1, 1, 257)
+            logits[0, 0, next(said)] = 5.0
+            return logits
+
+        it.model.forward = forward
+    return it
+
+
+# ---- the command line --------------------------------------------------------------------------------------
+
+QUICK = ["presets", "presets --json", "runs", "runs --json"]
+QUICK += [f"{name} --help" for name in tools.COMMANDS]
+
+
+@pytest.mark.parametrize("words", QUICK)
+def test_quick_answers_need_no_torch(words, trained, tmp_path):
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    for _ in range(3):
+        start = time.perf_counter()
+        done = shell(*words.split(), env={"PYTHONPATH": str(tmp_path)}, cwd=trained)
+        took = time.perf_counter() - start
+        assert done.returncode == 0 and done.stdout, done.stderr
+        if took < 0.5:
+            return
+    raise AssertionError(f"never in less than half a second, the last time in {took:.2f} s")
+
+
+def test_gpt_py_names_exactly_these_commands():
+    assert gpt.TOOLS.keys() == tools.COMMANDS.keys()
+
+
+def test_a_bare_switch_does_not_swallow_the_next_word():
+    assert gpt.command_line(["chat", "--jsonl", "runs/a"])[1] == {"jsonl": True, "run": ["runs/a"]}
+    assert gpt.command_line(["eval", "--rows", "runs/a"])[1] == {"rows": True, "run": ["runs/a"]}
+    assert gpt.command_line(["plot", "--out", "x.png", "a", "b"])[1] == {"run": ["a", "b"], "out": "x.png"}
+
+
+MISTAKES = [
+    ("sample --temperature -1", "temperature >= 0"),
+    ("sample --top_p 0", "0 < top_p <= 1"),
+    ("sample --top_p 1.5", "0 < top_p <= 1"),
+    ("sample --repetition_penalty 0", "repetition_penalty > 0"),
+    ("sample runs/none", "no such run"),
+    ("sample runs", "no checkpoint in"),
+    ("sample --prompt_file none.txt", "none.txt"),
+    ("sample runs/a runs/b", "one RUN"),
+    ("eval --data none.txt", "none.txt"),
+    ("eval --split train", "there is val, test"),
+    ("eval --stride -1", "stride >= 0"),
+    ("eval --threads -1", "threads >= 0"),
+    ("eval --data short.txt --split test", "too few"),
+    ("plot runs/none", "no run's folder"),
+    ("plot runs/a --out loss.docx", "--out loss.docx"),
+    ("runs --sort size", "--sort size"),
+    ("chat newer.pt", "get a newer one"),
+    ("chat --temperature -1", "temperature >= 0"),
+    ("chat --jsonl runs/none", "no such run"),
+    ("bench --preset nanoo", "did you mean nano"),
+    ("bench --against x", "there is none, hf"),
+    ("presets --level wrd", "did you mean word"),
+    ("presets --preset nanoo", "did you mean nano"),
+    ("presets --n_embd 50 --preset nano", "n_embd % n_head == 0"),
+]
+
+
+@pytest.mark.parametrize("words,told", MISTAKES)
+def test_mistakes_of_those_who_have_a_run(words, told, inside, capsys):
+    Path("short.txt").write_text("abc")
+    torch.save({**torch.load("runs/a/best.pt", weights_only=True), "version": 99}, "newer.pt")
+    with pytest.raises(SystemExit) as end, gpt.errors_told():
+        command(words)
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and told in error and error.count("\n") == 1
+    assert end.value.code in (1, 2)
+
+
+# ---- presets -----------------------------------------------------------------------------------------------
+
+
+def test_own_preset_beside_the_shipped_ones(tmp_path):
+    own = tmp_path / "mine.json"
+    own.write_text('{"mine": {"about": "my own", "n_layer": 5, "max_iters": 3}}')
+    table = shell("presets", "--presets", own).stdout
+    assert "my own" in table and "gpt2-xl" in table
+
+
+def test_presets_json_has_what_a_program_needs(capsys):
+    told = answer(capsys, "presets --json")
+    assert {field["name"] for field in told["fields"]} == gpt.KNOBS.keys()
+    assert told["devices"][-1]["device"] == "cpu" and told["devices"][-1]["memory"] > 1e8
+    nano = told["presets"]["nano"]
+    assert nano["char"]["parameters"] == 95_760 and nano["char"]["fits"] and nano["about"]
+    fields = {field["name"]: field for field in told["fields"]}
+    keys = {"name", "type", "help", "rule", "choices", "default", "part"}
+    assert all(field.keys() == keys for field in fields.values())
+    assert fields["level"]["type"] == "choice" and fields["level"]["choices"] == ["char", "word", "bpe"]
+    assert fields["bias"]["type"] == "bool" and fields["bias"]["choices"] == []
+    assert fields["n_layer"]["part"] == "ModelConfig" and fields["n_layer"]["rule"] == "n_layer >= 1"
+
+
+def test_presets_with_changes_for_a_program(capsys):
+    told = answer(capsys, "presets --json --preset nano --level char --n_layer 8 --n_embd=96")
+    assert list(told["presets"]) == ["nano"]
+    char = told["presets"]["nano"]["char"]
+    assert char["n_layer"] == 8
+    shape = gpt.ModelConfig(n_layer=8, n_embd=96, vocab_size=tools.TYPICAL_VOCABULARY["char"])
+    assert char["parameters"] == tools.count_parameters(shape)
+
+
+@pytest.mark.parametrize(
+    "preset,vocab,parameters",
+    [
+        ("nano", 97, 95_712),
+        ("micro", 97, 822_144),
+        ("tiny", 97, 10_733_952),
+        ("gpt2", 50257, 124_439_808),
+    ],
+)
+def test_parameter_counts(preset, vocab, parameters):
+    shape, _ = gpt.configure({"preset": preset})
+    shape.vocab_size = vocab
+    assert tools.count_parameters(shape) == parameters
+    with torch.device("meta"):
+        assert sum(w.numel() for w in gpt.GPT(shape).parameters()) == parameters
+
+
+@pytest.mark.parametrize("bias,qkv_bias", [(True, True), (True, False), (False, False), (False, True)])
+def test_the_parameter_formula(bias, qkv_bias):
+    shape = gpt.ModelConfig(bias=bias, qkv_bias=qkv_bias, vocab_size=97)
+    model = gpt.GPT(shape)
+    assert tools.count_parameters(shape) == sum(w.numel() for w in model.parameters())
+    named = [name for name, _ in model.named_parameters() if name.endswith("c_attn.bias")]
+    assert bool(named) == (bias and qkv_bias)
+
+
+def test_the_table_shows_each_preset_at_its_own_level_or_at_the_one_asked_for(capsys):
+    def levels(words):
+        command(words)
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].split() == "preset layers/heads/width context level weights memory fits what".split()
+        return {line.split()[0]: line.split()[3] for line in lines[1:-2]}
+
+    presets = gpt.load_presets()
+    assert levels("presets") == {name: gpt.recipe(presets, name)["level"] for name in presets}
+    assert levels("presets --level WORD") == dict.fromkeys(presets, "word")
+
+
+def test_what_fits_goes_by_the_best_device(monkeypatch, capsys):
+    gpu = {"device": "cuda", "name": "a GPU", "memory": 4 << 30}
+    monkeypatch.setattr(tools, "machine", lambda: [gpu])
+    told = answer(capsys, "presets --json")["presets"]
+    assert told["nano"]["char"]["fits"] and not told["gpt2-xl"]["bpe"]["fits"]
+    gpu["memory"] = 0  # unknown
+    assert answer(capsys, "presets --json")["presets"]["gpt2-xl"]["bpe"]["fits"]
+
+
+# ---- runs --------------------------------------------------------------------------------------------------
+
+
+def test_runs(inside, capsys):
+    foreign = [
+        start_line(preset="tiny", level="word"),
+        {"kind": "eval", "time": 2, "step": 5, "val_loss": 0.5},
+        {"kind": "eval", "step": 6, "val_loss": None},
+        "rubbish",
+        "[1]",
+        '{"kind": "st',
+    ]
+    b = write_run("runs/b", *foreign, age=1e9)
+    c = write_run("runs/c")
+    try:
+        rows = answer(capsys, "runs --json --sort best")
+        assert [row["run"] for row in rows] == ["b", "a", "c"]
+        b_row, a_row, c_row = rows
+        assert [row["state"] for row in rows] == ["crashed", "done", "starting"]
+        assert b_row["best"] == 0.5 and b_row["at"] == 5
+        model = gpt.load("runs/a").model
+        assert a_row["steps"] == 20 and a_row["weights"] == sum(w.numel() for w in model.parameters())
+        assert list(a_row) == list(tools.RUN_COLUMNS) and a_row["bits/byte"] > 1 and a_row["tokens/s"] > 10
+        assert a_row["preset"] == "nano" and c_row["steps"] is None
+        command("runs")
+        table = capsys.readouterr().out.splitlines()
+        assert len(table) == 4 and table[0].split()[:4] == ["run", "preset", "level", "data"]
+    finally:
+        for folder in (b, c):
+            (folder / "metrics.jsonl").unlink()
+            folder.rmdir()
+
+
+def test_no_runs_yet(place, capsys):
+    with pytest.raises(gpt.UserError, match="no runs yet"):
+        command("runs")
+    assert answer(capsys, "runs --json") == []
+
+
+@POSIX
+def test_a_paused_run_has_not_crashed(place, capsys):
+    import fcntl
+
+    folder = write_run("runs/p", start_line(preset="nano"), {"kind": "state", "state": "paused"}, age=3600)
+    with open(folder / "metrics.jsonl", "a") as file:  # as gpt.py has it open
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert answer(capsys, "runs --json")[0]["state"] == "paused"
+    assert answer(capsys, "runs --json")[0]["state"] == "crashed"
+
+
+@pytest.mark.parametrize("reason", ["done", "time", "patience", "stopped"])
+def test_the_table_says_why_a_run_ended(reason, place, capsys):
+    end = {"kind": "end", "step": 3, "reason": reason, "message": ""}
+    write_run("runs/x", start_line(), end, age=3600)
+    assert answer(capsys, "runs --json")[0]["state"] == reason
+
+
+@POSIX
+def test_bad_folders_beside_good_ones(place, capsys):
+    write_run(
+        "runs/good", start_line(preset="nano"), {"kind": "step", "step": 7, "loss": 2, "tokens_per_s": 99}
+    )
+    write_run("runs/deep", "[" * 5000, start_line(preset=["x"], level={}, data=7))
+    write_run("runs/wild", {"kind": "eval", "step": 1e99, "val_loss": 1e300}, {"kind": "step", "step": "x"})
+    write_run("runs/list", {"kind": "start", "config": [1]}, {"kind": "end", "reason": None, "step": None})
+    write_run("runs/\x1b[31mred\nline", start_line(data="\x9b\u202eevil"))
+    Path("runs/raw").mkdir()
+    Path("runs/raw/metrics.jsonl").write_bytes(b"\xff\xfe\0\n" * 9)
+    Path("runs/folder/metrics.jsonl").mkdir(parents=True)
+    Path("runs/pipe").mkdir()
+    os.mkfifo("runs/pipe/metrics.jsonl")
+    Path("runs/link").symlink_to("nowhere")
+    for column in tools.RUN_COLUMNS:
+        rows = {row["run"]: row for row in answer(capsys, f"runs --json --sort {column}")}
+        assert rows["good"]["steps"] == 7 and rows["good"]["tokens/s"] == 99
+        assert {"deep", "wild", "list", "raw"} <= rows.keys()
+    command("runs")
+    table = capsys.readouterr().out
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", table)
+    assert len(table.splitlines()) == 1 + len(rows)
+
+
+def test_runs_on_the_drive_are_found_too(place, monkeypatch, capsys):
+    monkeypatch.setattr(gpt, "RUN_ROOTS", [Path("runs"), place / "drive" / "gpt-runs"])
+    write_run("runs/here", start_line())
+    there = write_run("drive/gpt-runs/there", start_line())
+    assert {row["run"] for row in answer(capsys, "runs --json")} == {"here", str(place / there)}
+
+
+# ---- plot --------------------------------------------------------------------------------------------------
+
+
+def test_plot_without_matplotlib_and_without_torch(trained, tmp_path):
+    (tmp_path / "matplotlib.py").write_text("raise ImportError('none')")
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    done = shell("plot", "runs/a", cwd=trained, env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 1 and done.stderr.startswith("error: pip install matplotlib")
+
+
+@pytest.fixture
+def agg(monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setenv("MPLBACKEND", "agg")
+
+
+@pytest.mark.parametrize("out", ["loss.svg", "loss.png", "loss.pdf"])
+def test_plot(out, agg, inside, capsys):
+    command(f"plot runs/a runs/a/best.pt --out {out}")
+    assert capsys.readouterr().out == f"{out}\n"
+    assert Path(out).stat().st_size > 5000
+    if out == "loss.svg":
+        assert "million tokens" in Path(out).read_text()
+
+
+@POSIX
+def test_plot_draws_the_newest_run_and_any_name(agg, place):
+    train = {"batch_size": 4}
+    evals = [{"kind": "eval", "step": step, "val_loss": 3.0 - step} for step in (0, 1)]
+    write_run("runs/old", start_line(**train), age=99)
+    write_run("runs/$\\frac$", start_line(**train), *evals)
+    command("plot --out new.svg")
+    assert Path("new.svg").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    "lines,told",
+    [
+        ([start_line(batch_size=4)], "no evaluation yet"),
+        ([start_line(batch_size=4), {"kind": "eval", "step": 1, "val_loss": None}], "no evaluation yet"),
+        ([{"kind": "eval", "step": 1, "val_loss": 1.5}], "how the run began is missing"),
+        ([], "no evaluation yet"),
+    ],
+)
+def test_a_run_that_cannot_be_drawn_is_one_clear_line(lines, told, agg, place):
+    write_run("runs/x", *lines)
+    with pytest.raises(gpt.UserError, match=f"^runs/x.*{told}"):
+        command("plot runs/x")
+
+
+# ---- beside the training loop ------------------------------------------------------------------------------
+
+NUMBERS = {
+    "step": 7,
+    "loss": 2.5,
+    "val_loss": 2.75,
+    "best": 2.625,
+    "lr": 0.001,
+    "tokens_per_s": 1234.5,
+    "mfu": None,
+    "eta_s": 75.0,
+    "memory_mb": 512.3,
+    "done": 0.25,
+}
+
+
+@pytest.fixture
+def display(monkeypatch):
+    "-> function: the live display that has heard these lines of a log, as text, after something was printed."
+    console = pytest.importorskip("rich.console")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
+
+    def show(*lines):
+        shown = tools.LiveDisplay()
+        for kind, fields in lines:
+            shown.hear(kind, fields)
+        print("[bold]said[/bold] above")
+        shown.close()
+        screen = console.Console(width=80, height=24)
+        with screen.capture() as capture:
+            screen.print(shown.draw())
+        return capture.get()
+
+    return show
+
+
+def test_the_live_display_shows_what_is_newest(display, capsys):
+    sample = {"text": "It said\n\n\nso\x1b[31m."}
+    lines = [
+        ("step", NUMBERS),
+        ("state", {"state": "training"}),
+        ("sample", sample),
+        ("warn", {"text": "warning"}),
+    ]
+    text = display(*lines)
+    assert "[bold]said[/bold] above" in capsys.readouterr().out
+    words = re.sub(r"[│\s]+", " ", text)
+    assert "─ training ─" in words and " step 7 loss 2.5000 val 2.7500 best 2.6250 lr 0.001 " in words
+    assert " 1.23k tokens/s eta 1:15 512 MB " in words
+    assert text.count("━") == 76
+    assert re.search("│ It said +│\n│ so.\\[31m", text) and "\x1b[31m" not in text
+    assert "warning" not in text
+    assert len(text.splitlines()) == 12
+
+
+def test_the_live_display_of_a_run_that_has_said_nothing(display):
+    assert len(display().splitlines()) == 12
+
+
+@pytest.mark.parametrize(
+    "name,value", [("JPY_PARENT_PID", "1"), ("COLAB_RELEASE_TAG", "x"), ("TERM", "dumb")]
+)
+def test_no_live_display_where_none_is_right(name, value, monkeypatch):
+    for other in ("JPY_PARENT_PID", "COLAB_RELEASE_TAG"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    pytest.importorskip("rich")
+    assert tools.can_draw()
+    monkeypatch.setenv(name, value)
+    assert not tools.can_draw()
+
+
+@POSIX
+def test_a_terminal_gets_a_live_display(place):
+    "In a pseudo terminal of 80x24, as people see it."
+    pytest.importorskip("rich")
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    asked = {**MINI, "data": "story.txt", "max_iters": 400, "eval_interval": 100}
+    words = [f"--{name}={value}" for name, value in asked.items()]
+    pid, fd = pty.fork()
+    if pid == 0:
+        for name in ("JPY_PARENT_PID", "COLAB_RELEASE_TAG"):
+            os.environ.pop(name, None)
+        os.environ.update(TERM="xterm", COLUMNS="80", LINES="24")
+        os.execv(sys.executable, [sys.executable, str(GPT), "train", *words])
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(fd, 65536)
+        except OSError:  # the other side is gone
+            break
+        if not chunk:
+            break
+        shown += chunk
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    shown = shown.decode()
+    bare = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
+    assert "━" in bare and "eta 0:" in bare and shown != bare and "╭─ training" in bare
+
+
+def fake_tracker(monkeypatch, name):
+    "A package that notes what it is told."
+    told = []
+    package = types.ModuleType(name)
+    package.init = lambda **settings: told.append(("init", settings))
+    package.log = lambda numbers, step: told.append(("log", step, numbers))
+    package.finish = lambda: told.append(("finish",))
+    monkeypatch.setitem(sys.modules, name, package)
+    return told
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_trackers_get_the_numbers_and_are_closed(name, place, monkeypatch):
+    told = fake_tracker(monkeypatch, name)
+    mini(tracker=name, max_iters=3)
+    mini(tracker=name, max_iters=2)
+    assert [kind for kind, *_ in told if kind != "log"] == ["init", "finish", "init", "finish"]
+    settings = told[0][1]
+    assert settings["project"] == "gpt" and settings["name"] == "nano-char-story"
+    assert settings["config"]["train"]["max_iters"] == 3
+    steps = [step for kind, step, _ in told[1 : told.index(("finish",))]]
+    assert steps[0] == 0 and told[1][2]["val_loss"] > 0 and steps[-1] == 3
+
+
+def test_a_tracker_is_closed_where_training_fails(place, monkeypatch):
+    told = fake_tracker(monkeypatch, "wandb")
+    monkeypatch.setattr(gpt, "pace", lambda config, step, done: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        mini(tracker="wandb", max_iters=3)
+    assert told[-1] == ("finish",)
+
+
+def test_a_missing_tracker_is_told_before_anything_begins(place, monkeypatch):
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    with pytest.raises(gpt.RunError, match="pip install trackio"):
+        mini(tracker="trackio", max_iters=3)
+    assert not Path("runs").exists()
+
+
+def test_tensorboard(tmp_path, monkeypatch):
+    told = []
+
+    class SummaryWriter:
+        def __init__(self, folder):
+            told.append(folder)
+
+        def add_scalar(self, name, value, step):
+            told.append((name, value, step))
+
+        def close(self):
+            told.append("closed")
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = SummaryWriter
+    monkeypatch.setitem(sys.modules, "tensorboard", types.ModuleType("tensorboard"))
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    tracker = tools.Tracker("tensorboard", tmp_path, {})
+    tracker.hear("step", {"step": 5, "loss": 2.0, "lr": 0.1, "mfu": None})
+    tracker.hear("state", {"state": "saving"})
+    tracker.close()
+    assert told == [str(tmp_path), ("step", 5, 5), ("loss", 2.0, 5), ("lr", 0.1, 5), "closed"]
+
+
+def run_on(device="cpu", threads=2):
+    "What threads_that_wait looks at of a gpt.TrainingRun."
+    it = lm()
+    return types.SimpleNamespace(
+        device=torch.device(device),
+        threads=threads,
+        raw_model=it.model,
+        micro_batch=4,
+        model_config=it.config,
+        autocast=lambda: torch.autocast("cpu", enabled=False),
+        folder=Path("runs/my run"),
+    )
+
+
+@pytest.fixture
+def threads_kept():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_threads_that_wait_are_told(monkeypatch, threads_kept):
+    took = {1: 10.0, 2: 25.0}
+    monkeypatch.setattr(tools, "block_time", lambda run, threads: took[threads])
+    told = tools.threads_that_wait(run_on())
+    assert told.startswith("2 threads take 2.5 times as long as one here")
+    assert told.endswith("python gpt.py train --resume 'runs/my run' --threads 1")
+    assert torch.get_num_threads() == 2
+    took[2] = 12.9
+    assert tools.threads_that_wait(run_on()) == ""
+
+
+def test_threads_that_wait_are_told_once_and_after_an_evaluation(monkeypatch):
+    warned = []
+    answers = iter(["", "they wait", "they wait again"])
+    monkeypatch.setattr(tools, "threads_that_wait", lambda run: next(answers))
+    run = run_on()
+    run.warn = warned.append
+    check = tools.ThreadCheck(run)
+    for kind in ("step", "eval", "eval", "eval"):
+        check.hear(kind, {})
+    assert warned == ["they wait"]
+    for alone in (run_on(threads=1), run_on(device="meta")):  # there is nothing to ask
+        tools.ThreadCheck(alone).hear("eval", {})
+    assert next(answers) == "they wait again"
+
+
+def test_the_thread_check_leaves_no_trace(threads_kept):
+    run = run_on()
+    before = {name: w.clone() for name, w in run.raw_model.state_dict().items()}
+    assert tools.block_time(run, 1) > 0
+    assert run.raw_model.h[0].mlp.c_fc.weight.grad is not None  # so it did run backward
+    assert isinstance(tools.threads_that_wait(run), str)
+    assert all(w.grad is None for w in run.raw_model.parameters())
+    assert torch.get_num_threads() == 2
+    assert all(torch.equal(w, before[name]) for name, w in run.raw_model.state_dict().items())
+
+
+CARDS = {
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "Tesla T4": 65e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA L40S": 362e12,
+    "NVIDIA A10G": 70e12,
+    "Some New GPU": None,
+}
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_mfu_only_where_the_peak_is_known(name, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert tools.peak_flops(torch.device("cuda"), torch.bfloat16) == CARDS[name]
+    assert tools.peak_flops(torch.device("cuda"), torch.float32) is None
+
+
+def test_the_operations_of_a_token():
+    it = lm()
+    c = it.config
+    per_token = 6 * (gpt.num_parameters(it.model) - c.block_size * c.n_embd)
+    assert tools.flops_per_token(it.model) == per_token + 12 * c.n_layer * c.n_embd * c.block_size
+    assert tools.memory_used(torch.device("cpu")) > 50 or os.name == "nt"
+
+
+# ---- the X-ray ---------------------------------------------------------------------------------------------
+
+
+def test_probabilities_are_those_of_the_model():
+    it = lm()
+    pieces = [*tools.xray(it, "AB", probs=3, temperature=0.5, max_new_tokens=6)]
+    assert pieces == [*it.stream("AB", temperature=0.5, max_new_tokens=6)]
+    row = it.encode("AB" + "".join(pieces))
+    with torch.no_grad():
+        logits = it.model(torch.tensor([row]))[0]
+    logits[:, 0] = -math.inf
+    for i, piece in enumerate(pieces):
+        probs = logits[1 + i].softmax(-1)
+        assert piece.prob == pytest.approx(probs[row[2 + i]].item(), rel=1e-4)
+        shares = [share for _, share in piece.alternatives]
+        assert shares == pytest.approx(probs.topk(3).values.tolist(), rel=1e-4)
+        assert piece.alternatives[0][0] == it.tokenizer.texts[int(probs.argmax())]
+
+
+def test_a_stop_inside_a_token_leaves_its_probability():
+    it = lm()
+    text = it.sample("AB", max_new_tokens=8, temperature=0)
+
+    class Decoder(gpt.Decoder):
+        def add(self, i):
+            return f"<{self.tokenizer.texts[i]}>"
+
+    it.decoder_after = lambda ids: Decoder(it.tokenizer)
+    pieces = [*tools.xray(it, "AB", probs=2, max_new_tokens=8, temperature=0, stop=text[3] + ">")]
+    first = text.find(text[3])
+    assert pieces == [f"<{c}>" for c in text[:first]] + ["<"]
+    assert all(0 < piece.prob <= 1 for piece in pieces)
+
+
+def test_bpe_has_no_phantom_token_at_the_end():
+    pieces = [*tools.xray(bytewise_lm("é♥"), "a", max_new_tokens=5, temperature=0)]
+    assert "".join(pieces) == "é♥"
+    assert len(pieces) == 5 and all(piece.prob > 0.1 for piece in pieces)
+    assert len(bytewise_lm().sample("a", max_new_tokens=3)) <= 3
+
+
+def test_the_rest_of_a_cut_character_has_no_probability():
+    pieces = [*tools.xray(bytewise_lm("é♥"), "a", max_new_tokens=4, temperature=0)]
+    assert "".join(pieces) == "é\N{REPLACEMENT CHARACTER}"
+    *tokens, rest = pieces
+    assert len(tokens) == 4 and all(piece.prob > 0.1 for piece in tokens)
+    assert rest.prob is None and rest.alternatives == []
+
+
+def test_alternatives_read_as_they_would_come_after_the_token_before():
+    it = bytewise_lm("é♥")
+    first, second, *_ = tools.xray(it, "a", max_new_tokens=5, temperature=0)
+    assert first == "" and second == "é"
+    assert second.alternatives[0][0] == "é"
+
+
+def test_more_alternatives_than_tokens():
+    for piece in tools.xray(lm(vocab=5), "AB", probs=9, max_new_tokens=3):
+        assert len(piece.alternatives) == 5
+
+
+def test_show_probs(trained):
+    ask = ["sample", "--prompt", "The ", "--max_new_tokens", "30", "--temperature", "0"]
+    plain = shell(*ask, cwd=trained).stdout
+    shown = shell(*ask, "--show_probs", cwd=trained).stdout
+    assert shown.count("\x1b[38;5;") == 30
+    bare = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    text, table = bare[: len(plain)], bare[len(plain) :].splitlines()
+    assert text == plain
+    assert table[0].split() == ["token", "probability", "likeliest", "second", "third"] and len(table) == 31
+
+
+def test_show_probs_of_a_cut_character(capsys):
+    tools.show_probs(bytewise_lm("é♥"), "a", {"max_new_tokens": 4, "temperature": 0})
+    shown = capsys.readouterr().out
+    assert shown.count("\x1b[38;5;") == 4 and len(shown.splitlines()) == 1 + 1 + 4
+
+
+# ---- chat --------------------------------------------------------------------------------------------------
+
+
+def chat(trained, lines, *words):
+    return subprocess.run(
+        [sys.executable, str(GPT), "chat", *words],
+        input="\n".join(lines),
+        text=True,
+        capture_output=True,
+        cwd=trained,
+        timeout=60,
+    )
+
+
+def test_chat_in_a_terminal(trained):
+    lines = ["The ", "/temp 0", "/temp -3", "/rep 1.2", "/nonsense", "/dialogue", "Hello", "/save said.txt"]
+    lines += [
+        "/load runs/none",
+        "/load runs/a",
+        "/reset",
+        "two\\",
+        "lines",
+        "/save again.txt",
+        "/quit",
+        "not read",
+    ]
+    done = chat(trained, lines, "--max_new_tokens", "20")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert done.stdout.count("tokens/s, context") == 3 and "of 16]" in done.stdout
+    assert "error: --temperature -3" in done.stdout and "error: runs/none" in done.stdout
+    assert "'temperature': 0.0" in done.stdout and "'repetition_penalty': 1.2" in done.stdout
+    assert "\n\nUser: Hello\n\nAssistant:" in (trained / "said.txt").read_text()
+    assert (trained / "again.txt").read_text().startswith("\n\nUser: two\nlines\n\nAssistant:")
+
+
+def test_chat_refuses_an_ambiguous_prefix(trained):
+    lines = ["/top 5", "/s 3", "/top_k 5", "/se 3", "/", "/top_k", "/save /no/such/place"]
+    done = chat(trained, lines)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert "error: /top could be /top_k, /top_p" in done.stdout
+    assert "error: /s could be /stop, /seed" in done.stdout
+    assert (
+        done.stdout.count("'top_k': 5") == 2 and "'top_p': 1.0" in done.stdout and "'seed': 3" in done.stdout
+    )
+    assert "'stop': ()" in done.stdout
+    assert "error: /save FILE" in done.stdout
+
+
+@POSIX
+def test_chat_survives_ctrl_c_and_shows_no_raw_control_characters(place):
+    Path("escape.txt").write_text("\x1b[31m\x07\x9b" * 2000)
+    mini(data="escape.txt", out_dir="runs/escape", max_iters=4)
+    words = [sys.executable, "-u", str(GPT), "chat", "--max_new_tokens", "10000000"]
+    talk = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    talk.stdin.write(b"[31m\n")
+    talk.stdin.flush()
+    shown = b""
+    while shown.count(b"\xef\xbf\xbd") < 50:
+        shown += talk.stdout.read1()
+    talk.send_signal(signal.SIGINT)
+    shown += talk.communicate(b"/quit\n", timeout=30)[0]
+    assert talk.returncode == 0 and b"[cancelled, " in shown
+    assert b"\x1b" not in shown and b"\x07" not in shown and b"\xc2\x9b" not in shown
+
+
+class Program:
+    "One that talks to `chat --jsonl`."
+
+    def __init__(self, place):
+        words = [sys.executable, str(GPT), "chat", "--jsonl"]
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.process = subprocess.Popen(words, cwd=place, **pipes)
+        assert self.hear()["kind"] == "ready"
+
+    def tell(self, **request):
+        self.process.stdin.write(json.dumps(request).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def hear(self):
+        return json.loads(self.process.stdout.readline())
+
+
+def jsonl(trained, lines, wait=60):
+    done = subprocess.run(
+        [sys.executable, str(GPT), "chat", "--jsonl", "--temperature", "0"],
+        cwd=trained,
+        timeout=wait,
+        input=b"\n".join(lines),
+        capture_output=True,
+    )
+    assert done.returncode == 0 and done.stderr == b"", done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+BAD_REQUESTS = [
+    b"",
+    b"rubbish",
+    b"[1]",
+    b"null",
+    b"7",
+    b"\xff\xfe",
+    b"[" * 5000,
+    b'{"id": 1}',
+    b'{"id": 2, "prompt": 3}',
+    b'{"id": 3, "prompt": "a", "temperature": "hot"}',
+    b'{"id": 4, "prompt": "a", "top_p": 7}',
+    b'{"id": 5, "prompt": "a", "stop": 5}',
+    b'{"id": 6, "prompt": "a", "colour": 1}',
+    b'{"id": 7, "prompt": "a", "probs": -1}',
+    b'{"load": "runs/none"}',
+]
+
+
+def test_chat_jsonl(trained):
+    ask = {"id": "x", "prompt": "The ", "max_new_tokens": 5}
+    seen_through = {**ask, "id": "y", "probs": True, "stop": None, "temperature": None, "top_k": 3.0}
+    fine = [b'{"stop": "nobody"}', b'{"id": {}, "prompt": "", "probs": {}}', b'{"load": "runs/a"}']
+    requests = [json.dumps(ask).encode(), json.dumps(seen_through).encode()]
+    lines = jsonl(trained, [*BAD_REQUESTS, *fine, *requests])
+    assert lines[0]["kind"] == "ready" and lines[0]["level"] == "char" and lines[0]["block_size"] == 16
+    assert lines[0].keys() == {"kind", "model", "level", "block_size", "precision"}
+    assert [line["kind"] for line in lines].count("ready") == 2
+    errors = [line for line in lines if line["kind"] == "error"]
+    assert len(errors) == len(BAD_REQUESTS) and all(error["message"] for error in errors)
+    assert [error["id"] for error in errors if error["id"]] == [1, 2, 3, 4, 5, 6, 7]
+    x, y = ([line for line in lines if line.get("id") == name] for name in "xy")
+    assert [line["kind"] for line in x] == ["piece"] * 5 + ["done"]
+    assert x[-1]["reason"] == "length" and x[-1]["tokens"] == 5
+    assert x[-1]["tokens_per_s"] > 0 and x[-1]["context_used"] == 8
+    assert [line["text"] for line in x[:-1]] == [line["text"] for line in y[:-1]]
+    assert all(line.keys() == {"kind", "id", "text"} for line in x[:-1])
+    for line in y[:-1]:
+        assert 0 <= line["prob"] <= 1 and len(line["alternatives"]) == 5
+        assert line["alternatives"][0][0] == line["text"]
+
+
+def test_chat_jsonl_obeys_a_stop_between_two_tokens(trained):
+    program = Program(trained)
+    program.tell(id=1, prompt="The ", max_new_tokens=10**9)
+    assert program.hear()["kind"] == "piece"
+    program.tell(id=2, prompt="A", max_new_tokens=2)
+    program.tell(stop=1)
+    while (line := program.hear())["kind"] == "piece":
+        assert line["id"] == 1
+    assert line["kind"] == "done" and line["id"] == 1 and line["reason"] == "cancelled"
+    assert [program.hear()["kind"] for _ in range(3)] == ["piece", "piece", "done"]
+    assert program.process.communicate(timeout=30) == (b"", b"") and program.process.returncode == 0
+
+
+@POSIX
+@pytest.mark.parametrize("busy", [False, True])
+def test_chat_jsonl_ends_quietly_on_ctrl_c(busy, trained):
+    program = Program(trained)
+    if busy:
+        program.tell(id=1, prompt="The ", max_new_tokens=10**9)
+        assert program.hear()["kind"] == "piece"
+    program.process.send_signal(signal.SIGINT)
+    while select.select([program.process.stdout], [], [], 30)[0] and program.process.stdout.read1():
+        pass  # stdin stays open: an end of input is not what ends it
+    assert program.process.wait(30) == 130 and program.process.stderr.read() == b""
+    program.process.communicate()
+
+
+@POSIX
+def test_chat_jsonl_ends_where_nobody_hears_it(trained):
+    program = Program(trained)
+    program.process.stdout.close()
+    program.tell(id=1, prompt="The ", max_new_tokens=10**9)
+    assert program.process.wait(30) == 1 and program.process.stderr.read() == b""
+
+
+# ---- eval --------------------------------------------------------------------------------------------------
+
+
+def test_eval_is_the_loss_of_every_token(inside, capsys):
+    it = gpt.load("runs/a")
+    text = Path("story.txt").read_text()
+    text = text[int(0.9 * len(text)) :]
+    ids = torch.tensor(it.tokenizer.encode(text))
+    n, T = len(ids), 16
+
+    def loss(first, start, end):
+        "Of the tokens start..end, seen from first on."
+        with torch.no_grad():
+            logits = it.model(ids[None, first : end - 1])[0]
+        return torch.nn.functional.cross_entropy(
+            logits[start - first - 1 :], ids[start:end], reduction="sum"
+        ).item()
+
+    plain = answer(capsys, "eval runs/a --json")
+    assert plain["tokens"] == n and plain["scored"] == n - 1 and plain["window"] == plain["stride"] == T
+    total = sum(loss(i, i + 1, min(i + T + 1, n)) for i in range(0, n - 1, T))
+    assert plain["loss"] == pytest.approx(total / (n - 1), rel=1e-5)
+    assert plain["bits_per_byte"] == pytest.approx(plain["loss"] / math.log(2) * n / len(text.encode()))
+    assert plain["word_perplexity"] == pytest.approx(math.exp(plain["loss"] * n / len(text.split())))
+    best = min(line["val_loss"] for line in log("runs/a") if line["kind"] == "eval")
+    assert plain["loss"] == pytest.approx(best, rel=1e-4)
+    slide = answer(capsys, "eval runs/a --json --stride 4")
+    total = loss(0, 1, T + 1)
+    total += sum(loss(i, i + T - 3, min(i + T + 1, n)) for i in range(4, n - 1, 4) if i + T - 3 < n)
+    assert slide["scored"] == n - 1 and slide["loss"] == pytest.approx(total / (n - 1), rel=1e-5)
+    command("eval runs/a")
+    assert re.search(rf"^loss +{plain['loss']:.4f}$", capsys.readouterr().out, re.M)
+
+
+def test_eval_by_rows(inside, capsys):
+    Path("rows.txt").write_text("one row of it\n\n   \n" * 40)
+    found = answer(capsys, "eval --data rows.txt --split test --rows --json")
+    assert found["tokens"] == 40 * 14 and found["windows"] == 40 * 14 // 17
+    assert found["scored"] == 16 * found["windows"]
+
+
+def test_eval_of_a_folder(inside, capsys):
+    it = gpt.load("runs/a")
+    text = Path("story.txt").read_text()[:3000]
+    ids = it.tokenizer.encode_to_numpy(text).astype("<u2")
+    folder = Path("folder")
+    folder.mkdir()
+    for split in ("train", "val"):
+        ids.tofile(folder / f"{split}.bin")
+    meta = {
+        "level": "char",
+        "dtype": "uint16",
+        "tokenizer": it.tokenizer.state,
+        "train_tokens": 3000,
+        "val_tokens": 3000,
+        "val_bytes": len(text.encode()),
+    }
+
+    def write(**change):
+        (folder / "meta.json").write_text(json.dumps({**meta, **change}))
+
+    write()
+    assert answer(capsys, "eval --data folder --json")["tokens"] == 3000
+    with pytest.raises(gpt.UserError, match="no test split"):
+        command("eval --data folder --split test")
+    write(tokenizer={"level": "char", "characters": "ab"})
+    with pytest.raises(gpt.UserError, match="another tokenizer"):
+        command("eval --data folder")
+    write(val_tokens=3001)
+    with pytest.raises(gpt.UserError, match="cut short"):
+        command("eval --data folder")
+    write(val_tokens=0)
+    np.zeros(0, "<u2").tofile(folder / "val.bin")
+    with pytest.raises(gpt.UserError, match="too few"):
+        command("eval --data folder")
+    write()
+    ids[1234] = 60000
+    ids.tofile(folder / "val.bin")
+    with pytest.raises(gpt.UserError, match="token 60000.* outside of"):
+        command("eval --data folder")
+
+
+def test_eval_uses_the_threads_that_are_asked_for(inside, monkeypatch, capsys, threads_kept):
+    used = []
+
+    def evaluate(*_):
+        used.append(torch.get_num_threads())
+        return 1.0
+
+    monkeypatch.setattr(gpt, "mean_loss", evaluate)
+    for threads in (1, 2, 1):
+        command(f"eval runs/a --threads {threads}")
+    assert used == [1, 2, 1]
+
+
+def test_eval_of_a_hopeless_model_is_no_overflow(inside, monkeypatch, capsys):
+    monkeypatch.setattr(gpt, "mean_loss", lambda *_: 900.0)
+    found = answer(capsys, "eval runs/a --json")
+    assert found["perplexity"] == found["word_perplexity"] == math.exp(709)
+
+
+# ---- bench -------------------------------------------------------------------------------------------------
+
+SPECK = '{"speck": {"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 8, "batch_size": 2}}'
+
+
+def test_bench(tmp_path):
+    own = tmp_path / "own.json"
+    own.write_text(SPECK)
+    done = shell("bench", "--presets", own, "--preset", "speck", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    copying, _, row = done.stdout.splitlines()
+    assert float(re.match(r"copying: (\d+) GB/s", copying)[1]) > 0
+    name, speed, flops, mfu, memory, _, sampled, read = row.replace(",", "").split()
+    assert name == "speck" and float(speed) > 100 and float(memory) > 50 and mfu == "-"
+    assert float(sampled) > 100 and float(read) >= 0
+
+
+def test_bench_skips_what_does_not_fit(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(tools, "measure", lambda name, *_: asked.append(name) or [name] * 7)
+    monkeypatch.setattr(tools, "machine", lambda: [{"device": "cpu", "name": "a CPU", "memory": 8 << 30}])
+    command("bench")
+    shown = capsys.readouterr().out
+    assert "nano" in asked and "tiny" in asked and "gpt2" not in asked and "gpt2-xl" not in asked
+    assert re.search(r"^gpt2-xl +skipped: needs about \d+\.\d GB, more than a CPU has$", shown, re.M)
+    command("bench --preset gpt2-xl")  # who names it, gets it
+    assert asked[-1] == "gpt2-xl"
+
+
+def test_bench_goes_by_the_device_that_is_asked_for(monkeypatch):
+    devices = [{"device": "cuda", "name": "a GPU"}, {"device": "cpu", "name": "a CPU"}]
+    monkeypatch.setattr(tools, "machine", lambda: devices)
+    named = [tools.device_named(name)["name"] for name in ("auto", "cuda:1", "cpu")]
+    assert named == ["a GPU", "a GPU", "a CPU"]
+
+
+def test_bench_goes_on_after_a_preset_that_failed(monkeypatch, capsys, tmp_path):
+    def measure(name, *_):
+        raise gpt.RunError("no")
+
+    monkeypatch.setattr(tools, "measure", measure)
+    command("bench --preset nano")
+    assert "nano          took too long or did not fit" in capsys.readouterr().out
+
+
+@POSIX
+@pytest.mark.parametrize("number,code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_bench_that_is_stopped_leaves_nothing(number, code, tmp_path):
+    own = tmp_path / "own.json"
+    own.write_text(SPECK)
+    drafts = tmp_path / "drafts"
+    drafts.mkdir()
+    words = [sys.executable, str(GPT), "bench", "--presets", str(own), "--preset", "speck"]
+    env = {**os.environ, "TMPDIR": str(drafts)}
+    bench = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    while not (begun := [*drafts.glob("*/run/metrics.jsonl")]):
+        time.sleep(0.05)
+    trainer = None
+    while trainer is None:
+        for line in begun[0].read_text().splitlines():
+            trainer = trainer or json.loads(line).get("pid")
+        time.sleep(0.05)
+    bench.send_signal(number)
+    _, errors = bench.communicate(timeout=30)
+    assert bench.returncode == code and "Traceback" not in errors
+    assert not [*drafts.iterdir()]
+    with pytest.raises(ProcessLookupError):
+        os.kill(trainer, 0)
+
+
+def test_bench_has_a_rival(threads_kept):
+    hf = pytest.importorskip("transformers")
+    shape = gpt.ModelConfig(n_layer=1, n_head=2, n_embd=16, block_size=12, vocab_size=11)
+    config = gpt.TrainConfig(batch_size=2, dropout=0.1)
+    trained, sampled = tools.rival(hf, shape, config, torch.device("cpu"), new=5)
+    assert trained > 10 and sampled > 10
+
+
+def test_bench_asks_for_transformers_before_it_trains(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    monkeypatch.setattr(tools, "measure", None)
+    with pytest.raises(gpt.RunError, match="pip install transformers"):
+        command("bench --preset nano --against hf")
+
+
+# ---- the file itself ---------------------------------------------------------------------------------------
+
+
+def test_printed_tables():
+    shown = {None: "-", 0.5: "0.5000", 1e12: "1e+12", 12345: "12,345", "a\nb": "a b"}
+    assert [tools.cell(value) for value in shown] == list(shown.values())
+
+
+def test_the_width_of_the_lines():
+    for name in ("tools.py", "test_tools.py"):
+        assert max(len(line) for line in (HERE / name).read_text(encoding="utf-8").splitlines()) <= 110

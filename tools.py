@@ -1,0 +1,929 @@
+"""tools.py: what one does with runs and machines. gpt.py, beside it, has the command line:
+
+    python gpt.py presets                     the recipes: shape, weights, memory, whether they fit here
+    python gpt.py runs --sort best            what was trained here
+    python gpt.py plot RUN RUN --out loss.pdf
+    python gpt.py eval --data other.txt       loss, perplexity and bits per byte on a whole split
+    python gpt.py chat                        talk to a model; --jsonl: the same for programs
+    python gpt.py bench --preset tiny         speed and memory on this machine
+
+Training reaches for this file, too, where it is there: for the live display, for trackers, to notice threads
+that wait for each other, and for how well a machine is used.
+
+presets, runs and plot answer before torch could be imported. They see only the upper half of gpt.py, so what
+stands below its `import torch` (gpt.load, gpt.mean_loss, gpt.torch ...) is named inside of functions only.
+"""
+import contextlib
+import importlib.util
+import json
+import math
+import os
+import platform
+import queue
+import re
+import shlex
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+import gpt
+import runs
+
+def cell(value):
+    "A value as a table shows it."
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 1e9 else f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return runs.clean(value).replace("\n", " ")
+
+def print_table(header, rows):
+    "A header, in which spaces separate the columns, and rows of values."
+    lines = [header.split()]
+    for row in rows:
+        lines.append([cell(value) for value in row])
+    widths = [max(len(text) for text in column) for column in zip(*lines)]
+    for line in lines:
+        padded = [text.ljust(width) for text, width in zip(line, widths)]
+        print("  ".join(padded).rstrip())
+
+def median_ms(work, at_least_ms=0, times=3):
+    "Milliseconds that a piece of work takes. The first time does not count: things are set up in it."
+    work()
+    took = []
+    while len(took) < times or sum(took) < at_least_ms:
+        start = time.perf_counter()
+        work()
+        took.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(took)
+
+# ---- presets: what a recipe costs --------------------------------------------------------------------------
+
+TYPICAL_VOCABULARY = {"char": 98, "word": 3300, "bpe": 50257}
+
+def count_parameters(m):
+    "The weights of a GPT-2 of this shape. The head is the embedding table again, so it counts once."
+    vectors = 2                                               # in a block, in widths: the norms' weights
+    if m.bias:
+        vectors += 8                                          # and all biases but those of q, k and v
+    if m.bias and m.qkv_bias:
+        vectors += 3
+    block = 12 * m.n_embd ** 2 + vectors * m.n_embd
+    tables = (m.vocab_size + m.block_size) * m.n_embd
+    last_norm = (1 + m.bias) * m.n_embd
+    return tables + m.n_layer * block + last_norm
+
+def training_memory(m, t, device):
+    "Bytes, about: what stays (weights, gradients, optimizer, 16-bit copies), and what a micro-batch leaves."
+    weights = count_parameters(m)
+    stays = 18 * weights + 3e8
+    if t.optimizer == "muon":                                 # for a matrix one number a weight, not two
+        stays -= 4 * 12 * m.n_layer * m.n_embd ** 2
+    scores = 0
+    if device == "cpu":                                       # GPUs don't store these
+        scores = 6 * m.n_head * m.block_size
+    token = m.n_layer * (40 * m.n_embd + scores) + 14 * m.vocab_size
+    rows = t.micro_batch or t.batch_size
+    return int(stays + rows * m.block_size * token)
+
+def nvidia_gpus():
+    "NVIDIA's GPUs, as their driver's own command lists them. No such command: no such GPU."
+    ask = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    gpus = []
+    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
+        answer = subprocess.run(ask, capture_output=True, text=True, check=True).stdout
+        for row in answer.splitlines():
+            name, megabytes = row.split(",")
+            gpus.append({"device": "cuda", "name": name, "memory": int(megabytes) << 20})
+    return gpus
+
+def machine():
+    "The devices of this computer, the best one first."
+    memory = 0
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    devices = nvidia_gpus()
+    if sys.platform == "darwin" and platform.machine() == "arm64":
+        devices.append({"device": "mps", "name": "Apple GPU", "memory": memory * 3 // 4})
+    devices.append({"device": "cpu", "name": f"CPU, {os.cpu_count()} cores", "memory": memory})
+    return devices
+
+def expand(presets, name, level, asked):
+    "-> ModelConfig, TrainConfig of a preset at a level, with what was asked for in the place of its values."
+    values = {**gpt.recipe(presets, name, level), **asked}
+    shape = gpt.fill(gpt.ModelConfig, values)
+    config = gpt.fill(gpt.TrainConfig, values)
+    shape.vocab_size = config.vocab_size or TYPICAL_VOCABULARY[level]
+    return shape, config
+
+def cost(shape, config, device):
+    "What training takes, and whether a device has it. One that does not say its memory is believed to."
+    memory = training_memory(shape, config, device["device"])
+    room = device["memory"] or math.inf
+    return {"parameters": count_parameters(shape), "memory": memory, "fits": memory < 0.9 * room}
+
+def described(part):
+    "The knobs of a configuration, for programs."
+    for name, knob in gpt.knobs(part).items():
+        words = get_args(knob.type)
+        kind = "choice" if words else knob.type.__name__
+        yield {"name": name, "type": kind, **knob.metadata, "choices": words, "default": knob.default,
+               "part": part.__name__}
+
+def presets_command(asked):
+    "The recipes as a table for people, or as JSON for programs: all of them, or one with changes."
+    presets = gpt.load_presets(asked.get("presets"))
+    names = [asked["preset"]] if "preset" in asked else list(presets)
+    only = None
+    if "level" in asked:
+        only = gpt.convert(gpt.KNOBS["level"], asked["level"])
+    devices = machine()
+    found = {}
+    table = []
+    for name in names:
+        own_level = gpt.recipe(presets, name)["level"]
+        found[name] = {"about": "", "for": "", **presets[name], "level": own_level}
+        for level in [only] if only else gpt.LEVELS:
+            shape, config = expand(presets, name, level, asked)
+            costs = cost(shape, config, devices[0])
+            expected = presets[name].get(level, {}).get("expect", "")
+            found[name][level] = {**vars(shape), **vars(config), **costs, "expect": expected}
+            if level == (only or own_level):
+                fits = "yes" if costs["fits"] else "no"
+                table.append([name, f"{shape.n_layer}/{shape.n_head}/{shape.n_embd}", shape.block_size, level,
+                              gpt.short(costs["parameters"]), gpt.short(costs["memory"]) + "B", fits,
+                              found[name]["about"]])
+    if asked.get("json"):
+        fields = [*described(gpt.ModelConfig), *described(gpt.TrainConfig)]
+        print(json.dumps({"presets": found, "fields": fields, "devices": devices}))
+    else:
+        print_table("preset layers/heads/width context level weights memory fits what", table)
+        print(f"\nmemory: to train, about; fits: on {devices[0]['name']}. "
+              "Next: python gpt.py train --preset laptop")
+
+# ---- runs and plot: what runs.py reads, as a table and as a picture ----------------------------------------
+
+def all_runs():
+    "Every run there is, already read."
+    for root in gpt.RUN_ROOTS:
+        for folder in runs.find_runs(root):
+            run = runs.Run(folder)
+            run.poll()
+            yield run
+
+def place_of(run):
+    "A run in ./runs goes by its name, others by where they are."
+    return run.folder.name if run.folder.parent == gpt.RUN_ROOTS[0] else str(run.folder)
+
+def outcome(run):
+    "Its state; of a run that is done, why it ended: done, time or patience."
+    return run.end["reason"] if run.state == "done" else run.state
+
+def best_of(run):
+    return run.best or runs.Eval(step=None, train=None, val=None, bits=None)
+
+RUN_COLUMNS = {                                               # of the table: how to find it out
+    "run": place_of,
+    "preset": lambda run: run.part("train").get("preset"),
+    "level": lambda run: run.part("train").get("level"),
+    "data": lambda run: run.part("train").get("data"),
+    "weights": lambda run: run.weights,
+    "steps": lambda run: run.rows[-1].step if run.rows else None,
+    "best": lambda run: best_of(run).val,
+    "at": lambda run: best_of(run).step,
+    "bits/byte": lambda run: best_of(run).bits,
+    "tokens/s": lambda run: round(run.speed or 0),
+    "state": outcome,
+    "when": lambda run: time.strftime("%Y-%m-%d %H:%M", time.localtime(run.when)),
+}
+
+def runs_command(asked):
+    "What was trained here, as a table or as JSON."
+    column = asked.get("sort", "when")
+    gpt.check_known([column], RUN_COLUMNS, "--sort")
+    rows = [{name: find(run) for name, find in RUN_COLUMNS.items()} for run in all_runs()]
+    rows.sort(key=lambda row: (row[column] is None, isinstance(row[column], str), row[column]))
+    if asked.get("json"):
+        print(json.dumps(rows))
+        return
+    gpt.expect(rows, "no runs yet: python gpt.py train --preset nano")
+    print_table(" ".join(RUN_COLUMNS), [row.values() for row in rows])
+
+def run_to_plot(place):
+    "A run's folder, or a checkpoint in it -> the run, which has come to an evaluation; tokens in a step."
+    folder = Path(place)
+    if folder.is_file():
+        folder = folder.parent
+    gpt.expect((folder / "metrics.jsonl").is_file(), f"{place} is no run's folder")
+    run = runs.Run(folder)
+    run.poll()
+    gpt.expect(run.best, f"{place} has no evaluation yet")
+    rows = runs.number(run.part("train").get("batch_size"))
+    length = runs.number(run.part("model").get("block_size"))
+    gpt.expect(rows and length, f"{place}: the line in metrics.jsonl that says how the run began is missing")
+    return run, rows * length
+
+def plot_command(asked):
+    "Losses over steps, with tokens above; dotted: in training, a star: the best."
+    out = asked.get("out", "loss.pdf")
+    pyplot = gpt.need("matplotlib.pyplot", "matplotlib")
+    places = asked.get("run")
+    if not places:
+        newest = max(all_runs(), key=lambda run: run.when, default=None)
+        gpt.expect(newest, "no runs yet: python gpt.py train --preset nano")
+        places = [newest.folder]
+    axes = pyplot.figure(figsize=(8, 5)).add_subplot(xlabel="step", ylabel="loss, nats a token")
+    for place in places:
+        run, tokens_per_step = run_to_plot(place)
+        label = f"{run.name}: {run.best.val:.4f} at {run.best.step:,}"
+        label = label.replace("$", r"\$")                     # which would begin a formula
+        curve, = axes.plot(*zip(*runs.val_points(run)), label=label)
+        colour = curve.get_color()
+        if losses := runs.loss_points(run):
+            axes.plot(*zip(*losses), ":", color=colour)
+        axes.plot(run.best.step, run.best.val, "*", color=colour, markersize=12)
+    millions = tokens_per_step / 1e6
+    above = axes.secondary_xaxis("top", functions=(lambda x: x * millions, lambda x: x / millions))
+    above.set_xlabel("million tokens")
+    axes.legend()
+    with gpt.explain(f"--out {out}", OSError, ValueError):
+        axes.figure.savefig(out, bbox_inches="tight")
+    print(out)
+
+# ---- beside the training loop: the live display, trackers, threads that wait, use of the machine -----------
+
+class LiveDisplay:
+    "A panel at the terminal's lower end: how far, how well, how fast, and what the model says by now."
+
+    def __init__(self):
+        self.newest = {}                                      # of each number the newest
+        self.state = ""
+        self.sample = ""
+        self.Panel = gpt.need("rich.panel").Panel
+        self.Text = gpt.need("rich.text").Text
+        # What is printed meanwhile stands above the panel: rich sees to that.
+        self.live = gpt.need("rich.live").Live(get_renderable=self.draw, refresh_per_second=4)
+        self.live.start()
+
+    def hear(self, kind, fields):
+        if kind in ("step", "eval"):
+            self.newest.update(fields)
+        elif kind == "state":
+            self.state = fields["state"]
+        elif kind == "sample":
+            self.sample = fields["text"]
+
+    def close(self):
+        self.live.stop()
+
+    def draw(self):
+        newest = dict(self.newest)                            # another thread draws than the one that hears
+        width, height = shutil.get_terminal_size()
+        whole = width - 4                                     # without the panel's border
+        done = int(whole * newest.get("done", 0))
+        numbers = "  ".join(gpt.numbers_said(newest, "loss", "val_loss", "best"))
+        if newest.get("memory_mb"):
+            numbers += f"  {newest['memory_mb']:,.0f} MB"
+        sample = re.sub("\n+", "\n", gpt.printable(self.sample)).strip()
+        text = self.Text()
+        text.append("━" * done, "cyan")
+        text.append("━" * (whole - done), "bright_black")
+        text.append(f"\n{numbers}\n\n")
+        text.append(sample, "italic")
+        return self.Panel(text, title=self.state, title_align="left", border_style="bright_black",
+                          height=min(12, height - 2))
+
+def can_draw():
+    "Whether the output is a terminal that can move its cursor. Notebooks only pretend to be one."
+    in_notebook = "JPY_PARENT_PID" in os.environ or "COLAB_RELEASE_TAG" in os.environ
+    dumb = in_notebook or os.environ.get("TERM") == "dumb"
+    return sys.stdout.isatty() and not dumb and importlib.util.find_spec("rich") is not None
+
+class Tracker:
+    "Sends the numbers on. Closed at the end, so that the next run is another one there."
+
+    def __init__(self, name, folder, settings):
+        self.package = gpt.need(name)
+        self.writer = None
+        if name == "tensorboard":
+            self.writer = gpt.need("torch.utils.tensorboard").SummaryWriter(str(folder))
+        else:
+            self.package.init(project="gpt", name=folder.name, config=settings)
+
+    def hear(self, kind, fields):
+        if kind not in ("step", "eval"):
+            return
+        numbers = {name: value for name, value in fields.items() if value is not None}
+        if self.writer is None:
+            self.package.log(numbers, step=fields["step"])
+            return
+        for name, value in numbers.items():
+            self.writer.add_scalar(name, value, fields["step"])
+
+    def close(self):
+        if self.writer is None:
+            self.package.finish()
+        else:
+            self.writer.close()
+
+class ThreadCheck:
+    "Says once if threads wait for each other. To change their number unasked would change the result."
+
+    def __init__(self, run):
+        self.run = run
+        self.told = run.device.type != "cpu" or run.threads == 1
+
+    def hear(self, kind, fields):
+        if kind == "eval" and not self.told:
+            warning = threads_that_wait(self.run)
+            if warning:
+                self.told = True
+                self.run.warn(warning)
+
+    def close(self):
+        pass
+
+def listeners(run):
+    "What hears all that a training run logs, and is closed at its end."
+    found = [ThreadCheck(run)]
+    if run.config.tracker != "none":
+        found.append(Tracker(run.config.tracker, run.folder, run.settings))
+    if can_draw():
+        found.append(LiveDisplay())
+    return found
+
+def block_time(run, threads):
+    "Milliseconds for a forward and a backward pass through one block: most of what training does."
+    gpt.torch.set_num_threads(threads)
+    T, C = run.model_config.block_size, run.model_config.n_embd
+    rows = max(1, min(run.micro_batch, 2 ** 17 // (T * C)))   # so that it takes no time that anybody notices
+    x = gpt.torch.randn(rows, T, C)
+
+    def pass_through():
+        with run.autocast():
+            y = run.raw_model.h[0](x)
+        y.sum().backward()
+
+    return median_ms(pass_through, times=5)
+
+def threads_that_wait(run):
+    """-> a warning, or nothing. CPU threads that share a piece of work wait for each other by spinning: where
+    other programs want the cores as well, two were seen to take ten times as long as one."""
+    try:
+        alone = block_time(run, 1)
+        together = block_time(run, run.threads)
+    finally:
+        gpt.torch.set_num_threads(run.threads)
+        run.raw_model.zero_grad()
+    if together <= 1.3 * alone:
+        return ""
+    folder = shlex.quote(str(run.folder))
+    return (f"{run.threads} threads take {together / alone:.1f} times as long as one here: other programs "
+            "use the cores. Ctrl-C saves and stops; then type: "
+            f"python gpt.py train --resume {folder} --threads 1")
+
+PEAKS = {"B200": 2250, "H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L40S": 362, "L4": 121,
+         "A10G": 70, "A10": 125, "T4": 65, "V100": 125, "RTX 5090": 209, "RTX 4090": 165, "RTX 3090": 71}
+
+def peak_flops(device, dtype):
+    "What the maker promises for dense 16-bit products, or None: rather no figure than a wrong one."
+    if device.type == "cuda" and dtype != gpt.torch.float32:
+        for name in sorted(PEAKS, key=len, reverse=True):     # H100 PCIe before H100
+            if name in gpt.torch.cuda.get_device_name(device):
+                return 1e12 * PEAKS[name]
+    return None
+
+def flops_per_token(model):
+    "In training: for each weight 2 forward and 4 backward, and the same for the products between tokens."
+    c = model.config
+    multiplied = gpt.num_parameters(model) - model.wpe.weight.numel()
+    return 6 * multiplied + 12 * c.n_layer * c.n_embd * c.block_size
+
+def memory_used(device):
+    "The most megabytes that were held at a time."
+    if device.type == "cuda":
+        return gpt.torch.cuda.max_memory_allocated(device) / 1e6
+    try:
+        import resource
+    except ImportError:                                       # Windows
+        return None
+    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return usage / 1e6 if sys.platform == "darwin" else usage / 1e3
+
+def use_of_machine(run, tokens_per_s):
+    "MFU, where the peak of the device is known: the share of it that goes into the model. Memory, in MB."
+    peak = peak_flops(run.device, run.dtype)
+    mfu = None
+    if peak:
+        mfu = tokens_per_s * flops_per_token(run.raw_model) / (peak * run.ranks.world_size)
+    return {"mfu": mfu, "memory_mb": memory_used(run.device)}
+
+# ---- the X-ray: how likely was each token, and what else? --------------------------------------------------
+
+class Piece(str):
+    "The text of a token, with .prob and .alternatives."
+
+def xray(lm, prompt, probs=3, **options):
+    """Like lm.stream, but token by token, each with .prob, its probability for the model, and .alternatives: a
+    list of [text, probability] of the likeliest tokens, so many as probs says. The text is how such a token
+    would read in its place."""
+    options = gpt.sampling({**options, "num_samples": 1})
+    stops = gpt.StopTexts(options.stop)
+    before = lm.encode(prompt)[-1]
+    held = []                                                 # pieces whose text is not sure yet
+    for text, i, logits in lm.tokens(prompt, options):
+        piece = Piece(text)
+        piece.prob = None
+        piece.alternatives = []
+        if i is not None:                                     # the last piece may be the rest of a character
+            shares = logits.softmax(-1)
+            likeliest = shares.topk(min(probs, len(shares)))
+            piece.prob = float(shares[i])
+            for other, share in zip(likeliest.indices.tolist(), likeliest.values.tolist()):
+                piece.alternatives.append([lm.decoder_after([before]).add(other), share])
+            before = i
+        held.append(piece)
+        sure = len(stops.add(text))
+        while held and len(held[0]) <= sure:
+            sure -= len(held[0])
+            yield held.pop(0)
+        if stops.found:
+            lm.report.reason = "stop"
+            if sure > 0:                                      # the stop text begins inside of a token
+                beginning = Piece(held[0][:sure])
+                vars(beginning).update(vars(held[0]))
+                yield beginning
+            return
+    yield from held
+
+COLOURS = [196, 208, 220, 148, 46]                            # of a terminal: from red, unlikely, to green
+
+def show_probs(lm, prompt, options):
+    "The text in colours, then token by token in a table."
+    table = []
+    for piece in xray(lm, prompt, **options):
+        text = gpt.printable(piece)
+        if piece.prob is None:
+            print(text, end="", flush=True)
+            continue
+        colour = COLOURS[min(4, int(5 * piece.prob))]
+        print(f"\033[38;5;{colour}m{text}\033[0m", end="", flush=True)
+        others = [f"{other!r} {share:.4f}" for other, share in piece.alternatives]
+        table.append([repr(text), piece.prob, *others])
+    print()
+    if table:
+        print_table("token probability likeliest second third", table)
+
+# ---- chat: in the terminal, and for programs ---------------------------------------------------------------
+
+MANUAL = """\
+The model goes on with a text; it was not taught to answer. Type how a text begins, and it writes on; or
+/dialogue, and it writes what a User and an Assistant might say. A \\ at a line's end: more to come.
+/reset forgets, /continue leaves the dialogue, /save FILE, /load RUN, /quit; /temp 0.7, /top_k 40, /rep 1.3
+and so on set what python gpt.py sample --help explains. Ctrl-C stops a reply."""
+
+SHORTER = {"rep": "repetition_penalty"}                       # though repetition_window begins like that, too
+
+def option_named(word):
+    "temp -> temperature: the sampling option whose name begins in this way, or nothing."
+    names = list(gpt.knobs(gpt.SampleConfig))
+    word = SHORTER.get(word, word)
+    if word in names:
+        return word
+    meant = [name for name in names if name.startswith(word)]
+    gpt.expect(len(meant) < 2, f"/{word} could be /{', /'.join(meant)}")
+    return meant[0] if meant else ""
+
+class Chat:
+    "A conversation in the terminal: the text so far, and the model that goes on with it."
+
+    def __init__(self, asked, options):
+        self.asked, self.options = asked, options
+        self.text = ""
+        self.dialogue = False
+        self.load(asked)
+        print(MANUAL)
+
+    def load(self, asked):
+        self.lm = gpt.load_asked(asked)
+        print(f"{self.lm.path}, {self.lm.precision}")
+
+    def run(self):
+        "A line, an answer, and so on, until /quit or the end of the input."
+        while True:
+            try:
+                line = input("> ")
+                while line.endswith("\\"):
+                    line = line[:-1] + "\n" + input("| ")
+                word, _, rest = line.strip().partition(" ")
+                if word == "/quit":
+                    return
+                if word.startswith("/"):
+                    self.obey(word, rest)
+                else:
+                    self.answer(line)
+            except gpt.UserError as error:
+                print(gpt.printable(f"error: {error}"))
+            except KeyboardInterrupt:
+                print("\n/quit leaves")
+            except EOFError:
+                print()
+                return
+
+    def obey(self, word, rest):
+        if word == "/reset":
+            self.text = ""
+        elif word in ("/dialogue", "/continue"):
+            self.text = ""
+            self.dialogue = word == "/dialogue"
+        elif word == "/save":
+            with gpt.explain("/save FILE", OSError):
+                Path(rest).write_text(self.text, encoding="utf-8", errors="replace")
+        elif word == "/load":
+            self.load({**self.asked, "run": [rest]})
+        elif rest and len(word) > 1 and option_named(word[1:]):
+            name = option_named(word[1:])
+            gpt.fill(gpt.SampleConfig, {name: rest})          # a wrong value is not kept
+            self.options[name] = rest
+        else:
+            print(MANUAL, vars(gpt.sampling(self.options)), sep="\n")
+
+    def answer(self, line):
+        "Goes on from all that was said, until the model is done or Ctrl-C stops it."
+        gpt.warn_of(self.lm, line)
+        options = dict(self.options)
+        if self.dialogue:
+            self.text += f"\n\nUser: {line}\n\nAssistant:"
+            options["stop"] = "User:"
+        else:
+            self.text += line
+        with contextlib.suppress(KeyboardInterrupt):
+            for piece in self.lm.stream(self.text, **options):
+                print(gpt.printable(piece), end="", flush=True)
+                self.text += piece
+        r = self.lm.report
+        context = f"context {r.context_used} of {self.lm.config.block_size}"
+        print(f"\n[{r.reason}, {r.tokens_per_s:,.0f} tokens/s, {context}]")
+
+@dataclass
+class XrayConfig:
+    "what a request to chat --jsonl may ask for beside the sampling options"
+    probs: int = gpt.knob(0, "with each token, what else was likely: so many", "probs >= 0")
+
+class JsonChat:
+    "Chat for programs: requests in, pieces out, lines of JSON. A stop is obeyed between two tokens."
+
+    def __init__(self, asked, options):
+        self.asked, self.options = asked, options
+        self.inbox = queue.Queue()                            # requests, and None at the end
+        self.stopped = set()                                  # ids whose answer is not wanted any more
+        self.load(asked)
+
+    def tell(self, kind, **fields):
+        line = json.dumps({"kind": kind, **fields}) + "\n"
+        print(line, end="", flush=True)                       # the line in one piece: two threads write
+
+    def load(self, asked):
+        lm = self.lm = gpt.load_asked(asked)
+        self.tell("ready", model=str(lm.path), level=lm.tokenizer.state["level"],
+                  block_size=lm.config.block_size, precision=lm.precision)
+
+    def listen(self):
+        "In a thread of its own, so that a stop is heard while the model talks, or even before."
+        try:
+            for line in sys.stdin.buffer:
+                self.take(line)
+        finally:
+            self.inbox.put(None)
+
+    def take(self, line):
+        try:
+            request = dict(json.loads(line))
+        except (ValueError, TypeError, RecursionError) as error:
+            self.tell("error", id=None, message=f"a request is a JSON object on a line of its own: {error}")
+            return
+        if set(request) == {"stop"}:
+            self.stopped.add(str(request["stop"]))
+        else:
+            self.stopped.discard(str(request.get("id")))
+            self.inbox.put(request)
+
+    def run(self):
+        threading.Thread(target=self.listen, daemon=True).start()
+        for request in iter(self.inbox.get, None):
+            name = request.pop("id", None)
+            try:
+                if "load" in request:
+                    self.load({**self.asked, "run": [str(request["load"])]})
+                else:
+                    self.answer(name, request)
+            except BrokenPipeError:
+                raise
+            except Exception as error:                        # whatever it was, the next request may be right
+                self.tell("error", id=name, message=str(error) or type(error).__name__)
+
+    def answer(self, name, request):
+        prompt = request.pop("prompt", None)
+        gpt.expect(isinstance(prompt, str), 'a request has a "prompt", a text')
+        probs = request.pop("probs", None)
+        probs = 5 if probs is True else probs or 0
+        probs = gpt.fill(XrayConfig, {"probs": probs}).probs
+        options = dict(self.options)
+        for option, value in request.items():
+            if value is not None:
+                options[option] = value
+        stream = xray(self.lm, prompt, probs, **options) if probs else self.lm.stream(prompt, **options)
+        for piece in stream:
+            if str(name) in self.stopped:
+                break
+            seen = {"prob": piece.prob, "alternatives": piece.alternatives} if probs else {}
+            self.tell("piece", id=name, text=piece, **seen)
+        stream.close()
+        self.tell("done", id=name, **vars(self.lm.report))
+
+def chat_command(asked):
+    options = {name: asked[name] for name in gpt.knobs(gpt.SampleConfig) if name in asked}
+    gpt.sampling(options)                                     # wrong ones are told before anything is loaded
+    if not asked.get("jsonl"):
+        Chat(asked, options).run()
+        return
+    try:
+        JsonChat(asked, options).run()
+        return
+    except KeyboardInterrupt:
+        status = 130
+    except BrokenPipeError:                                   # nobody hears us any more
+        status = 1
+    os._exit(status)                                          # Python's own crashes: a thread reads stdin
+
+# ---- eval: how good is a model? ----------------------------------------------------------------------------
+
+@dataclass
+class EvalConfig:
+    "on which text, and how"
+    data: str = gpt.knob("", "as in training; empty: what the run was trained on")
+    split: Literal["val", "test"] = gpt.knob("val", "test: the folder's test.bin, or all of a text file")
+    stride: int = gpt.knob(0, "tokens from a window to the next; 0: no overlap", "stride >= 0")
+
+def windows_of(ids, T, stride):
+    """A split, window by window, each beginning stride tokens after the one before -> inputs and targets,
+    (windows, T) each. Each token but the first is scored once; what is not scored is -100."""
+    starts = np.arange(0, max(1, len(ids) - 1 - T + stride), stride)
+    where = starts[:, None] + np.arange(T)                    # (windows, T)
+    padded = np.append(ids.astype(np.int64), np.full(T + stride, -100))
+    targets = padded[where + 1]
+    targets[1:, :max(0, T - stride)] = -100                   # scored in the window before
+    return gpt.torch.from_numpy(padded[where].clip(0)), gpt.torch.from_numpy(targets)
+
+def split_of_folder(lm, folder, split):
+    "-> ids and their text, from a folder that data.py made."
+    with gpt.explain(f"{folder} has no {split} split", OSError, ValueError, KeyError, TypeError):
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        dtype = np.dtype(meta["dtype"]).newbyteorder("<")
+        ids = np.fromfile(folder / f"{split}.bin", dtype)
+        state = meta["tokenizer"]
+    gpt.expect(state == lm.tokenizer.state, f"{folder} has another tokenizer than {lm.path}")
+    gpt.expect(len(ids) == meta.get(f"{split}_tokens", len(ids)), f"{folder}: {split}.bin was cut short; "
+               "prepare it again")
+    if len(ids):
+        gpt.check_ids(ids, lm.config.vocab_size)
+    return ids, lm.tokenizer.decode(ids.tolist())
+
+def split_of_text(lm, source, split, val_fraction, by_rows):
+    "-> ids and their text, from a text file or builtin."
+    text = gpt.read_text(source)
+    if split == "val":
+        text = text[int((1 - val_fraction) * len(text)):]
+    parts = [text]
+    if by_rows:
+        parts = [row for row in text.splitlines(keepends=True) if row.strip()]
+    ids = np.concatenate([lm.tokenizer.encode_to_numpy(part) for part in parts])
+    return ids, text
+
+def eval_command(asked):
+    "The loss on a text, and what it comes to by word and by byte, so that all levels can be compared."
+    o = gpt.fill(EvalConfig, asked)
+    by_rows = asked.get("rows", False)
+    lm = gpt.load_asked({"threads": gpt.ALL_THREADS, **asked, "dtype": "float32"})
+    data = {"data": o.data} if o.data else {}
+    config = gpt.fill(gpt.TrainConfig, {**lm.train_config, **data})
+    source = gpt.prepare(config, chosen=True)
+    if Path(source).is_dir():
+        ids, text = split_of_folder(lm, Path(source), o.split)
+    else:
+        ids, text = split_of_text(lm, source, o.split, config.val_fraction, by_rows)
+    n, T = len(ids), lm.config.block_size
+    gpt.expect(n > T, f"{source} has only {n} tokens: too few to evaluate on")
+    if by_rows:
+        stride = T + 1                                        # no two windows share a token; all are whole
+        windows = windows_of(ids[:n // stride * stride], T, stride)
+    else:
+        stride = min(o.stride, T) or T
+        windows = windows_of(ids, T, stride)
+    rows = max(1, 2 ** 24 // (T * lm.config.vocab_size))
+    loss = gpt.mean_loss(lm.model, windows, rows, contextlib.nullcontext, gpt.Ranks(str(lm.device)))
+    by_word = loss * n / max(1, len(text.split()))
+    by_byte = None
+    if lm.tokenizer.lossless:
+        by_byte = loss / math.log(2) * n / len(text.encode())
+    inputs, targets = windows
+    found = {"checkpoint": str(lm.path), "data": str(source), "split": o.split, "loss": loss,
+             "perplexity": math.exp(min(loss, 709)),          # of 710, exp is more than a float can be
+             "word_perplexity": math.exp(min(by_word, 709)), "bits_per_byte": by_byte, "tokens": n,
+             "scored": int((targets >= 0).sum()), "windows": len(inputs), "window": T, "stride": stride}
+    if asked.get("json"):
+        print(json.dumps(found))
+    else:
+        print_table("what value", found.items())
+
+# ---- bench: how fast is this machine? ----------------------------------------------------------------------
+
+@dataclass
+class BenchConfig:
+    "what is measured"
+    preset: str = gpt.knob("", "only this one; empty: all that fit here")
+    against: Literal["none", "hf"] = gpt.knob("none", "hf: how many times as fast as Hugging Face's GPT-2")
+
+BENCH_COLUMNS = "preset tokens/s TFLOP/s MFU memory sampled/s GB/s"
+BENCH_FORM = "{:12}{:>12}{:>10}{:>6}{:>11}{:>11}{:>7}"
+
+def copying_speed():
+    "Bytes a second that this machine's memory reads and writes."
+    old, new = np.ones((2, 2 ** 24))
+    ms = median_ms(lambda: np.copyto(new, old), 500)
+    return (old.nbytes + new.nbytes) * 1e3 / ms
+
+def rival(hf, m, config, device, new):
+    """Hugging Face's GPT-2 in the same shape, as its documentation has it -> tokens/s in training, with 32 or
+    16 bits, whichever is faster, and in sampling so many new ones."""
+    torch = gpt.torch
+    torch.set_num_threads(os.cpu_count())
+    rows = config.micro_batch or config.batch_size
+    ids = torch.randint(m.vocab_size, (rows, m.block_size), device=device)
+    p = config.dropout
+    shape = hf.GPT2Config(n_layer=m.n_layer, n_head=m.n_head, n_embd=m.n_embd, n_positions=m.block_size,
+                          vocab_size=m.vocab_size, bos_token_id=0, eos_token_id=None,
+                          resid_pdrop=p, embd_pdrop=p, attn_pdrop=p)
+    model = hf.GPT2LMHeadModel(shape).to(device)
+    adamw = torch.optim.AdamW(model.parameters())
+
+    def step(in_16_bits):
+        with torch.autocast(device.type, enabled=in_16_bits):
+            loss = model(ids, labels=ids).loss
+        loss.backward()
+        adamw.step()
+        adamw.zero_grad()
+        return loss.item()                                    # which waits for a GPU
+
+    train_ms = min(median_ms(lambda: step(False), 3000), median_ms(lambda: step(True), 3000))
+    model.eval()
+    start = ids[:1, :1]
+    sample_ms = median_ms(lambda: model.generate(start, max_new_tokens=new, do_sample=True, top_k=0), 1000)
+    return ids.numel() * 1e3 / train_ms, new * 1e3 / sample_ms
+
+def train_for_seconds(folder, name, config, asked):
+    "Trains a preset on made-up tokens, in a process of its own, and returns what that run says."
+    letters = "".join(chr(2 ** 17 + i) for i in range(TYPICAL_VOCABULARY[config.level] - 1))
+    text = folder / "text"
+    text.write_text(letters * (1 + 2 ** 18 // len(letters)), encoding="utf-8")
+    flags = {"preset": name, "presets": asked.get("presets", ""), "level": "char", "data": text,
+             "out_dir": folder / "run", "device": asked.get("device", "auto"), "dropout": config.dropout,
+             "batch_size": config.micro_batch or config.batch_size, "optimizer": config.optimizer,
+             "max_minutes": 0.1, "log_interval": 1, "eval_tokens": 1, "sample_tokens": 0}
+    command = [sys.executable, str(gpt.HERE / "gpt.py"), "train"]
+    command += [f"--{flag}={value}" for flag, value in flags.items()]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            process.wait(300)
+        except subprocess.TimeoutExpired:
+            pass                                              # what it has said so far will do
+        finally:
+            process.kill()                                    # also where bench itself is stopped
+            process.wait()
+    run = runs.Run(folder / "run")
+    run.poll()
+    return run
+
+def measure(name, config, asked, hf):
+    "-> the row of a preset"
+    with tempfile.TemporaryDirectory() as place:
+        run = train_for_seconds(Path(place), name, config, asked)
+        gpt.expect(run.rows, "nothing was measured")
+        lm = gpt.load(run.folder, asked.get("device", "auto"), "auto")
+    new = min(100, lm.config.block_size - 1)
+    sampled = new * 1e3 / median_ms(lambda: lm.sample(max_new_tokens=new), 1000)
+    by_speed = sorted(run.rows, key=lambda row: row.speed)
+    row = by_speed[len(by_speed) // 2]
+    flops = row.speed * flops_per_token(lm.model)
+    read = sampled * sum(w.nbytes for w in lm.model.parameters())  # bytes: each token reads all weights
+    mfu = "-" if row.mfu is None else f"{row.mfu:.0%}"
+    memory = "-" if row.memory is None else f"{row.memory:,.0f} MB"
+    cells = [name, f"{row.speed:,.0f}", f"{flops / 1e12:.3f}", mfu, memory, f"{sampled:,.0f}",
+             f"{read / 1e9:.1f}"]
+    if hf:
+        their_training, their_sampling = rival(hf, lm.config, config, lm.device, new)
+        cells += [f"{row.speed / their_training:.1f}", f"{sampled / their_sampling:.1f}"]
+    return cells
+
+def device_named(name):
+    "The device of this computer that --device means, with its memory."
+    devices = machine()
+    for device in devices:
+        if name.startswith(device["device"]):                 # cuda:1
+            return device
+    return devices[0]
+
+def bench(asked):
+    o = gpt.fill(BenchConfig, asked)
+    presets = gpt.load_presets(asked.get("presets"))
+    hf = None
+    columns, form = BENCH_COLUMNS, BENCH_FORM
+    if o.against == "hf":
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
+        hf = gpt.need("transformers")                         # before minutes have gone into training
+        columns += " train/hf sample/hf"
+        form += "{:>10}{:>10}"
+    here = device_named(asked.get("device", "auto"))
+    print(f"copying: {copying_speed() / 1e9:.0f} GB/s")
+    print(form.format(*columns.split()), flush=True)
+    for name in [o.preset] if o.preset else presets:
+        shape, config = expand(presets, name, gpt.recipe(presets, name)["level"], {})
+        costs = cost(shape, config, here)
+        if not o.preset and not costs["fits"]:
+            needs = runs.size(costs["memory"])
+            print(f"{name:12}  skipped: needs about {needs}, more than {here['name']} has", flush=True)
+            continue
+        try:
+            print(form.format(*measure(name, config, asked, hf)), flush=True)
+        except gpt.UserError:
+            print(f"{name:12}  took too long or did not fit", flush=True)
+
+def bench_command(asked):
+    """Each preset trains for some seconds on made-up tokens, as a run of its own, and then samples. GB/s: the
+    weights that this reads; the copy is what the machine's memory can do."""
+    def leave(number, frame):
+        sys.exit(128 + number)                                # through every `finally`: nothing stays behind
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        bench(asked)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+# ---- the commands, and their flags -------------------------------------------------------------------------
+
+def add_flags(command, parser):
+    "What `python gpt.py COMMAND --help` lists."
+    def add_switch(name, help):
+        parser.add(parser, name, help, action="store_true")
+
+    def add_runs(help):
+        parser.add_argument("run", nargs="*", help=help)
+
+    def shared(*names):
+        "Knobs that mean what they mean in training."
+        return {name: gpt.KNOBS[name] for name in names}
+
+    if command == "presets":
+        parser.add_knobs(gpt.ModelConfig.__doc__, gpt.knobs(gpt.ModelConfig))
+        parser.add_knobs(gpt.TrainConfig.__doc__, gpt.knobs(gpt.TrainConfig))
+        add_switch("json", "for programs")
+    elif command == "runs":
+        parser.add(parser, "sort", "the column to sort by [when]", metavar="|".join(RUN_COLUMNS))
+        add_switch("json", "for programs")
+    elif command == "plot":
+        add_runs("runs' folders [the newest run]")
+        parser.add(parser, "out", "a .pdf, .png or .svg [loss.pdf]", metavar="FILE")
+    elif command == "chat":
+        gpt.add_loading(parser)
+        add_switch("jsonl", "for programs: a request a line in, a piece of the answer a line out")
+        parser.add_knobs(gpt.SampleConfig.__doc__, gpt.knobs(gpt.SampleConfig))
+    elif command == "eval":
+        add_runs("a run's folder or a checkpoint [the newest run]")
+        parser.add_knobs(EvalConfig.__doc__, gpt.knobs(EvalConfig))
+        add_switch("rows", "WikiText's protocol: each row by itself, no blank ones, whole windows only")
+        add_switch("json", "for programs")
+        parser.add_knobs("where it computes", shared("device", "threads"))
+    elif command == "bench":
+        parser.add_knobs(BenchConfig.__doc__, gpt.knobs(BenchConfig) | shared("presets", "device"))
+
+COMMANDS = {
+    "presets": presets_command,
+    "runs": runs_command,
+    "plot": plot_command,
+    "eval": eval_command,
+    "chat": chat_command,
+    "bench": bench_command,
+}
