@@ -17,8 +17,8 @@ After errors and options it reads in the order in which text flows: text -> toke
 model -> loss -> optimizer -> checkpoint -> sampling -> text; then devices, the log, and the training loop,
 train(). What else one does with runs and machines is in tools.py.
 """
-import argparse, base64, codecs, contextlib, copy, ctypes, dataclasses, difflib, functools, itertools, json
-import math, os, platform, re, shlex, signal, subprocess, sys, threading, time
+import argparse, base64, codecs, contextlib, copy, ctypes, dataclasses, difflib, functools, hashlib, itertools
+import json, math, os, platform, re, shlex, shutil, signal, subprocess, sys, threading, time, zipfile
 from collections import Counter
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -43,6 +43,9 @@ class UserError(Exception):
 class RunError(UserError):
     "It was asked for rightly, and went wrong."
     status = 1
+
+class ToldError(RunError):
+    "Another program of ours has already said what went wrong."
 
 def expect(ok, message, kind=UserError):
     if not ok:
@@ -84,20 +87,39 @@ def other_file(name):
     expect(beside(f"{name}.py"), message, RunError)
     return import_module(name)
 
+def hush():
+    "Lets what is still printed go nowhere: the terminal is closed, the pipe is broken, the disk is full."
+    with contextlib.suppress(OSError, ValueError):            # not a file: nothing can be done
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
 @contextlib.contextmanager
 def errors_told():
     "A mistake becomes a line and an exit status. Anything else is a bug and keeps its traceback."
     try:
         yield
+        return
+    except ToldError as error:
+        status, why = error.status, ""
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.status) from None
+        status, why = error.status, f"error: {printable(error)}"
     except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        raise SystemExit(130) from None
+        status, why = 130, "\nstopped"
     except BrokenPipeError:                                   # `gpt.py ... | head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
+        hush()
+        status, why = 1, ""
+    except OSError as error:                                  # the system's reasons: no room, no permission
+        status, why = 1, f"error: {printable(error.filename or 'error')}: {error.strerror or error}"
+    except MemoryError:
+        status, why = 1, "error: there is not enough memory for this"
+    if why:
+        print(why, file=sys.stderr)
+    raise SystemExit(status)
+
+# What a terminal would obey rather than show, from a model or a stranger's file, becomes a visible sign.
+UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+def printable(text):
+    return UNSAFE.sub("\N{REPLACEMENT CHARACTER}", str(text))
 
 # ---- configuration: one line = one field = one flag = one line of --help -----------------------------------
 
@@ -109,10 +131,10 @@ def knob(default, help, rule="True"):
 @dataclass
 class ModelConfig:
     "the shape of the network: what a checkpoint has to agree on"
-    n_layer: int = knob(3, "blocks, one after another", "n_layer >= 1")
+    n_layer: int = knob(3, "blocks, one after another", "1 <= n_layer <= 1000")
     n_head: int = knob(3, "attention heads, which share the width", "n_head >= 1 and n_embd % n_head == 0")
-    n_embd: int = knob(48, "width: how many numbers describe a token on its way through", "n_embd >= 1")
-    block_size: int = knob(128, "context: how many tokens the model looks back on", "block_size >= 1")
+    n_embd: int = knob(48, "width: how many numbers describe a token on its way", "1 <= n_embd <= 1e5")
+    block_size: int = knob(128, "context: how many tokens the model looks back on", "1 <= block_size <= 1e6")
     bias: bool = knob(True, "biases in the linear and normalising layers, as GPT-2 has them")
     qkv_bias: bool = knob(True, "with --bias: also for queries, keys and values")
     vocab_size: int = 0                                       # no knob: the tokenizer decides it
@@ -128,9 +150,11 @@ class TrainConfig:
     min_freq: int = knob(3, "word: rarer ones become <unk>", "min_freq >= 1")
     val_fraction: float = knob(0.1, "the part of a text, at its end, for validation", "0 < val_fraction < 1")
     out_dir: str = knob("", "the run's folder; empty: a new one, runs/PRESET-LEVEL")
+    init_from: str = knob("", "weights to begin with: gpt2, hf:OWNER/NAME, a folder, a file or a run")
+    freeze: int = knob(0, "keep the embeddings and the first so many blocks as they are", "0 <= freeze")
     resume: str = knob("", "go on with a run: newest, its folder, or auto (if --out_dir has one already)")
     colab_drive: bool = knob(False, "keep runs on the mounted Google Drive, where they outlive the session")
-    seed: int = knob(1337, "decides the first weights, the order of the text, and dropout", "seed >= 0")
+    seed: int = knob(1337, "decides the first weights, the text's order, and dropout", "0 <= seed < 2 ** 63")
     batch_size: int = knob(32, "sequences in an optimizer step, over all processes", "batch_size >= 1")
     micro_batch: int = knob(0, "so many at a time: trades memory for time; 0: all", "micro_batch >= 0")
     max_iters: int = knob(1000, "stop after so many steps; 0: no such limit", "max_iters >= 0")
@@ -150,6 +174,8 @@ class TrainConfig:
     grad_clip: float = knob(1.0, "scale a longer gradient down to this norm; 0: never", "grad_clip >= 0")
     dropout: float = knob(0.1, "share of activations left out in training", "0 <= dropout < 1")
     eval_interval: int = knob(100, "steps between evaluations; each one saves", "eval_interval >= 1")
+    save_minutes: float = knob(0.0, "also save after so many minutes; 0: at evaluations", "save_minutes >= 0")
+    keep: int = knob(0, "checkpoints of earlier evaluations to keep, as step-N.pt", "0 <= keep <= 10_000")
     eval_tokens: int = knob(1_000_000, "evaluate on no more tokens than these", "eval_tokens >= 1")
     log_interval: int = knob(10, "steps between two readings of loss and speed", "log_interval >= 1")
     sample_every: int = knob(0, "steps between samples; 0: one with each evaluation", "sample_every >= 0")
@@ -158,7 +184,7 @@ class TrainConfig:
     device: str = knob("auto", "cuda, cuda:1, mps or cpu; auto: the best there is")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = knob("auto", "precision of matrix products")
     compile: Literal["auto", "true", "false"] = knob("auto", "torch.compile; auto: on GPUs with triton")
-    threads: int = knob(0, "CPU threads; 0: one for each core", "threads >= 0")
+    threads: int = knob(0, "CPU threads; 0: one for each core", "0 <= threads <= 512")
     tracker: Literal["none", "wandb", "trackio", "tensorboard"] = knob("none", "send the numbers there, too")
 
 @dataclass
@@ -172,8 +198,8 @@ class SampleConfig:
     repetition_penalty: float = knob(1.0, "over 1: less of what was just said", "repetition_penalty > 0")
     repetition_window: int = knob(64, "how many tokens back that looks", "repetition_window >= 1")
     stop: tuple = knob((), "a text that ends the sample; may be given several times")
-    num_samples: int = knob(1, "so many at once", "num_samples >= 1")
-    seed: int = knob(1, "the same seed picks the same text", "seed >= 0")
+    num_samples: int = knob(1, "so many at once", "1 <= num_samples <= 10_000")
+    seed: int = knob(1, "the same seed picks the same text", "0 <= seed < 2 ** 63")
 
 def knobs(*configs):
     "The fields of configurations by name. Those without help are no knobs."
@@ -198,11 +224,12 @@ def convert(f, value):
         return word == "true" if f.type is bool else word
     if f.type is int and isinstance(value, float) and value.is_integer():
         return int(value)                                     # sliders give 50.0 for 50
-    try:
-        return f.type(str(value))
-    except ValueError:
-        kind = "whole number" if f.type is int else "number"
-        raise UserError(f"--{f.name} {value}: expected a {kind}") from None
+    with contextlib.suppress(ValueError, OverflowError):
+        converted = f.type(str(value))
+        if f.type is str or math.isfinite(converted):
+            return converted
+    kind = "whole number" if f.type is int else "number"
+    raise UserError(f"--{f.name} {value!s:.50}: expected a {kind}")
 
 def fill(config_class, values):
     "A configuration out of a dict that may hold more; None stands for the default. Its rules are checked."
@@ -237,9 +264,11 @@ def recipe(presets, name, level=None):
         more = "" if len(presets) > 1 else " (presets.json, which has more, is not beside gpt.py)"
         raise UserError(f"--preset {name}: {nearest(name, presets)}{more}")
     level = level or presets[name].get("level", KNOBS["level"].default)
-    values = {**presets[name], **presets[name].get(level, {}), "level": level, "preset": name}
-    for name_of_no_field in ("about", "for", "expect", *LEVELS):  # words for people, parts for levels
-        values.pop(name_of_no_field, None)
+    part = presets[name].get(level) or {}
+    expect(isinstance(part, dict), f"preset {name}: its part {level} is no object")
+    values = {**presets[name], **part, "level": level, "preset": name}
+    for no_field in ("about", "for", "expect", *LEVELS):      # words for people, parts for levels
+        values.pop(no_field, None)
     check_known(values, KNOBS, f"preset {name} has a field")
     return values
 
@@ -253,7 +282,8 @@ def configure(asked, saved=None):
         expect(same, f"--preset {asked.get('preset')}: this run goes on with {saved['preset']}")
     else:
         level = convert(KNOBS["level"], asked["level"]) if "level" in asked else None
-        base = recipe(load_presets(asked.get("presets")), asked.get("preset", "nano"), level)
+        default = "finetune" if asked.get("init_from") else "nano"
+        base = recipe(load_presets(asked.get("presets")), asked.get("preset", default), level)
     if any(name in asked for name in LIMITS):                 # a limit replaces all those of the preset:
         base = {**base, **dict.fromkeys(LIMITS, 0)}           # ten minutes are ten
     model_config = fill(ModelConfig, {**base, **asked})
@@ -281,11 +311,13 @@ COMMANDS = {
 }
 TOOLS = {                                                     # these live in tools.py
     "chat": "talk to a trained model",
+    "serve": "the OpenAI API and one page, on localhost",
     "eval": "how well a model does on a text",
     "plot": "draw the losses of runs",
     "runs": "what was trained here",
     "presets": "the recipes: size, memory, does it fit",
     "bench": "tokens/s, use of the device and memory",
+    "export": "leave for Hugging Face or llama.cpp",
 }
 
 class Parser(argparse.ArgumentParser):
@@ -325,7 +357,8 @@ class Parser(argparse.ArgumentParser):
 
 def add_loading(parser):
     "The flags of every command that works with a trained model."
-    parser.add_argument("run", nargs="*", help="a run's folder or a checkpoint [the newest run]")
+    parser.add_argument("run", nargs="*", help="a run's folder, a checkpoint, gpt2 ... [the newest run]")
+    parser.add_knobs("instead of RUN", {"init_from": KNOBS["init_from"]})
     shared = {name: KNOBS[name] for name in ("device", "dtype", "threads")}
     parser.add_knobs("where and how it computes", shared)
     parser.add(parser, "compile", "torch.compile: takes a minute, then less a token", action="store_true")
@@ -559,6 +592,8 @@ def prepare(config, chosen):
     plain = small_text or config.data == "builtin"
     if (path / "meta.json").exists() or plain and not own_bpe:
         return config.data
+    if path.suffix in (".txt", ".md") and not re.search(r"://|[*?\[]", config.data):
+        expect(path.exists(), f"--data {config.data}: there is no such file")
     if beside("data.py"):
         flags = [f"--{k}={vars(config)[k]}" for k in ("level", "val_fraction", "min_freq", "vocab_size")]
         command = [sys.executable, str(HERE / "data.py"), config.data, *flags]
@@ -566,7 +601,8 @@ def prepare(config, chosen):
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         if done.returncode == 0:
             return done.stdout.splitlines()[-1]               # the folder's name, as data.py promises
-        trouble = "could not be prepared by data.py"
+        expect(not chosen, f"--data {config.data} could not be prepared by data.py", ToldError)
+        trouble = "could not be had"
     elif plain:
         trouble = "needs data.py beside gpt.py, to learn tokens of its own"
     else:
@@ -576,17 +612,22 @@ def prepare(config, chosen):
     print(f"\033[1;33m{note}\033[0m" if sys.stdout.isatty() else note, flush=True)
     return "builtin"
 
-def open_corpus(source, config, block_size):
-    "-> .tokenizer, .train and .val (ids; those of a folder stay on disk until they are read), .val_bytes"
+def open_corpus(source, config, block_size, tokenizer=None):
+    "-> .tokenizer, .train and .val (ids; those of a folder stay on disk until read), .val_bytes, .sha256"
     if Path(source).is_dir():
         corpus = open_folder(Path(source), config.level)
     else:
         text = read_text(source)
-        tokenizer = TOKENIZERS[config.level].train(text, config)
+        tokenizer = tokenizer or TOKENIZERS[config.level].train(text, config)
         cut = int((1 - config.val_fraction) * len(text))
         train, val = (tokenizer.encode_to_numpy(part) for part in (text[:cut], text[cut:]))
+        sha256 = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         val_bytes = len(text[cut:].encode())
-        corpus = SimpleNamespace(tokenizer=tokenizer, train=train, val=val, val_bytes=val_bytes)
+        corpus = SimpleNamespace(tokenizer=tokenizer, train=train, val=val, val_bytes=val_bytes,
+                                 sha256=sha256)
+    if tokenizer:
+        same = tokenizer.state == corpus.tokenizer.state
+        expect(same, f"{source} has other tokens than the weights to begin with: give the text itself")
     n = len(corpus.train)
     expect(n > block_size, f"{source} has {n:,} tokens to train on: --block_size {n - 1} would fit")
     expect(len(corpus.val) > 1, f"{source} has only {len(corpus.val)} tokens for validation: give more text")
@@ -601,10 +642,10 @@ def open_folder(folder, level):
         train = np.memmap(folder / "train.bin", dtype, "r")
         val = np.memmap(folder / "val.bin", dtype, "r")
         whole = [len(train), len(val)] == [meta["train_tokens"], meta["val_tokens"]]
-        val_bytes = meta["val_bytes"]
+        val_bytes, sha256 = int(meta["val_bytes"]), str(meta.get("sha256", ""))
     expect(whole, f"{folder}: a .bin was cut short; prepare it again")
     expect(meta["level"] == level, f"{folder} needs --level {meta['level']}")
-    return SimpleNamespace(tokenizer=tokenizer, train=train, val=val, val_bytes=val_bytes)
+    return SimpleNamespace(tokenizer=tokenizer, train=train, val=val, val_bytes=val_bytes, sha256=sha256)
 
 # ---- torch, from here on (data.py runs this file down to its line `import torch`) --------------------------
 
@@ -878,8 +919,9 @@ def orthogonal(m, dtype=torch.float32):
 
 def make_optimizers(model, config, dtype):
     "Every parameter in one group of one optimizer; weight decay for the blocks' matrices alone."
-    matrices = {name: w for name, w in model.named_parameters() if name.startswith("h.") and w.ndim == 2}
-    others = [w for name, w in model.named_parameters() if name not in matrices]
+    trained = {name: w for name, w in model.named_parameters() if w.requires_grad}
+    matrices = {name: w for name, w in trained.items() if name.startswith("h.") and w.ndim == 2}
+    others = [w for name, w in trained.items() if name not in matrices]
     groups = [{"params": others, "weight_decay": 0.0}]
     optimizers = []
     if config.optimizer == "adamw":
@@ -887,9 +929,12 @@ def make_optimizers(model, config, dtype):
     else:
         stacks = []
         for name, parts in (("attn.c_attn", 3), ("attn.c_proj", 1), ("mlp.c_fc", 1), ("mlp.c_proj", 1)):
-            stack = [block.get_submodule(name).weight for block in model.h]  # all of one shape
-            stacks.append({"params": stack, "parts": parts})
-        optimizers.append(Muon(stacks, config.muon_lr, config.momentum, config.weight_decay, dtype))
+            stack = [w for key, w in matrices.items() if name in key]  # one of each block: of one shape
+            if stack:                                         # else all of them are frozen
+                stacks.append({"params": stack, "parts": parts})
+        if stacks:
+            muon = Muon(stacks, config.muon_lr, config.momentum, config.weight_decay, dtype)
+            optimizers.append(muon)
     betas = (config.beta1, config.beta2)
     optimizers.append(torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True))
     return optimizers
@@ -898,30 +943,66 @@ def make_optimizers(model, config, dtype):
 
 CHECKPOINT_VERSION = 2
 
-def save_checkpoint(path, checkpoint):
+def write_whole(path, write):
     "Written aside, flushed to disk, renamed: whatever happens, a whole file stands under the name."
     aside = path.with_name(path.name + ".tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)            # somebody may have taken it away
+    aside.unlink(missing_ok=True)
     try:
-        with open(aside, "wb") as file:
-            torch.save(checkpoint, file)
+        with open(aside, "xb") as file:                       # x: follows no link that stands there
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+    if os.name == "posix":                                    # the new name must be on disk, too
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+def save_checkpoint(path, checkpoint):
+    def write(file):
+        try:
+            torch.save(checkpoint, file)
+        except RuntimeError:                                  # torch's own words; a plain write has the
+            file.write(bytes(1 << 20))                        # system's: no space left on device
+            file.flush()
+            raise
+
+    write_whole(path, write)
 
 def load_checkpoint(path):
-    "weights_only: a stranger's file may hold numbers and names, but can run no code."
+    """weights_only: a stranger's file may hold numbers and names, but can run no code. torch does not look at
+    the checksums of its archive, so we do: a flipped bit would load as another weight."""
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         version = int(checkpoint["version"])
     except MemoryError:
         raise
     except Exception as error:                                # a damaged file can raise anything
         raise UserError(f"{path} is no checkpoint of gpt.py, or a part of one") from error
+    expect(not damaged, f"{path} is damaged: the checksum of {damaged} is wrong")
     message = f"{path} has format {version}, this gpt.py reads {CHECKPOINT_VERSION}: get a newer one"
     expect(version <= CHECKPOINT_VERSION, message)
     return checkpoint
+
+def model_of(checkpoint, path):
+    "-> the model and its tokenizer. Rules and shapes are checked before anything of that size is built."
+    with explain(f"{path} is no checkpoint of gpt.py", KeyError, TypeError, ValueError, AttributeError,
+                 RuntimeError, IndexError):
+        config = fill(ModelConfig, checkpoint["model_config"])
+        config.vocab_size = int(checkpoint["model_config"]["vocab_size"])
+        tokenizer = load_tokenizer(checkpoint["tokenizer"])
+        expect(tokenizer.vocab_size == config.vocab_size, f"{path}: its tokenizer is another model's")
+        with torch.device("meta"):
+            model = GPT(config)
+        model.load_state_dict(checkpoint["model"], assign=True)
+    finite = all(bool(w.isfinite().all()) for w in model.parameters())
+    expect(finite, f"{path} holds weights that are no numbers: take an earlier checkpoint")
+    return model, tokenizer
 
 def find_checkpoint(run="", names=("best.pt", "latest.pt")):
     "A run's folder, a checkpoint, or nothing for the newest run -> the path of a checkpoint."
@@ -937,6 +1018,23 @@ def find_checkpoint(run="", names=("best.pt", "latest.pt")):
             if (folder / name).exists():
                 return folder / name
     raise UserError(f"no checkpoint in {run or 'runs'}: train one with  python gpt.py train --preset nano")
+
+def open_checkpoint(source=""):
+    "-> a checkpoint and its path: of a RUN, or of weights from elsewhere, which convert.py reads."
+    source = str(source)
+    place = Path(source)
+    elsewhere = source.startswith(("gpt2", "hf:")) and not place.exists()
+    if place.is_dir() and not list(place.glob("*.pt")):
+        elsewhere = (place / "config.json").exists()
+    if elsewhere:
+        return other_file("convert").checkpoint_from(source), source
+    path = find_checkpoint(source)
+    try:
+        return load_checkpoint(path), path
+    except UserError:
+        if path != place or not beside("convert.py"):
+            raise
+    return other_file("convert").checkpoint_from(source), source  # nanoGPT's, maybe
 
 # ---- sampling: tokens -> text ------------------------------------------------------------------------------
 
@@ -960,8 +1058,9 @@ def pick(logits, recent, options, generator):
     if recent is not None:
         said = logits.gather(1, recent)                       # away from what was said, whatever its sign
         said = torch.where(said > 0, said / options.repetition_penalty, said * options.repetition_penalty)
+        said = said.clamp(-1e30, 1e30)                        # also with a penalty of 1e300
         logits = logits.scatter(1, recent, said)
-    if options.temperature == 0:
+    if options.temperature < 1e-3:                            # too cold for anything but the likeliest
         return logits.argmax(-1)
     logits = logits / options.temperature
     if options.top_k:
@@ -1116,15 +1215,10 @@ def sampling(options):
     return fill(SampleConfig, options)
 
 def load(run="", device="auto", dtype="float32", threads=0, compile=False):
-    """A run's folder, a checkpoint, or nothing for the newest run -> an LM. dtype="auto": what samples
-    fastest on this device."""
-    path = find_checkpoint(run)
-    checkpoint = load_checkpoint(path)
-    with explain(f"{path} is no checkpoint of gpt.py", KeyError, TypeError, RuntimeError):
-        model = GPT(ModelConfig(**checkpoint["model_config"]))
-        model.load_state_dict(checkpoint["model"])
-        tokenizer = load_tokenizer(checkpoint["tokenizer"])
-        train_config = checkpoint["train_config"]
+    """A run's folder, a checkpoint, weights from elsewhere, or nothing for the newest run -> an LM.
+    dtype="auto": what samples fastest on this device."""
+    checkpoint, path = open_checkpoint(run)
+    model, tokenizer = model_of(checkpoint, path)
     config = fill(TrainConfig, {"dtype": dtype, "threads": threads})
     device = pick_device(device)
     if device.type == "cpu" and num_parameters(model) < 4_000_000:
@@ -1138,7 +1232,7 @@ def load(run="", device="auto", dtype="float32", threads=0, compile=False):
     if compile:
         model = torch.compile(model, dynamic=True)
     lm = LM(model, tokenizer)
-    lm.path, lm.train_config = path, train_config
+    lm.path, lm.train_config = path, checkpoint.get("train_config", {})
     lm.precision = f"{name_of(dtype)} on {device}, threads: {threads}"
     return lm
 
@@ -1252,12 +1346,6 @@ def num_parameters(model):
 
 # ---- what a run says: to metrics.jsonl, to a tracker, to whoever watches -----------------------------------
 
-# What a terminal would obey rather than show, from a model or a stranger's file, becomes a visible sign.
-UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-def printable(text):
-    return UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text)
-
 class Log:
     """metrics.jsonl gets a JSON object a line, on disk before the run goes on; the screen gets plain lines.
     Listeners (of tools.py: the live display, trackers) hear it all. Without a file, in all processes but the
@@ -1272,7 +1360,10 @@ class Log:
     def say(self, text):
         self.said_at = time.monotonic()
         if self.file:
-            print(text, flush=True)
+            try:
+                print(text, flush=True)
+            except OSError:                                   # nobody reads it any more: no reason to stop
+                hush()
 
     def __call__(self, kind, **fields):
         for name, value in fields.items():
@@ -1345,16 +1436,19 @@ def mean_loss(model, windows, rows, autocast, ranks):
     return (total[0] / total[1]).item()
 
 def find_run(asked):
-    "-> the checkpoint to go on from and its folder, or nothing."
+    "-> the checkpoint to go on from, its folder, and what is to be said about it; or three times nothing."
     resume, out_dir = str(asked.get("resume") or ""), asked.get("out_dir") or ""
     expect(resume != "auto" or out_dir, "--resume auto: say where, with --out_dir")
-    if not resume:
-        return None, None
-    if resume == "auto" and not (Path(out_dir) / "latest.pt").exists():
-        return None, None
-    place = out_dir if resume in ("newest", "auto") else resume
-    path = find_checkpoint(place, ("latest.pt",))
-    return load_checkpoint(path), path.parent
+    if not resume or resume == "auto" and not (Path(out_dir) / "latest.pt").exists():
+        return None, None, []
+    path = find_checkpoint(out_dir if resume in ("newest", "auto") else resume, ("latest.pt", "best.pt"))
+    best = path.with_name("best.pt")
+    try:
+        return load_checkpoint(path), path.parent, []
+    except UserError as error:
+        if path == best or not best.exists():
+            raise
+        return load_checkpoint(best), path.parent, [f"{error}. Going on from best.pt"]
 
 def holds_run(folder):
     "Whether a run has begun there: its log is not empty."
@@ -1382,9 +1476,12 @@ def new_folder(config):
 
 def open_log(folder):
     "-> the folder's metrics.jsonl, locked as long as it is open: two runs would spoil each other's files."
+    path = folder / "metrics.jsonl"
     with explain(f"{folder} can't be written", OSError, kind=RunError):
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / "metrics.jsonl", "a", buffering=1, encoding="utf-8")
+        plain = not path.is_symlink() and (path.is_file() or not path.exists())
+        expect(plain, f"{path} is no plain file: who put it there? Take another --out_dir")
+        file = open(path, "a", buffering=1, encoding="utf-8")
     try:
         import fcntl
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -1414,15 +1511,21 @@ class Result:
     out_dir: str
     best_val_loss: float
     reason: str                                               # why it ended
+    unsaved: str                                              # why latest.pt could not be saved at the end
     history: list = field(repr=False)                         # step and eval lines of metrics.jsonl
     signal: int = field(repr=False)                           # the one that stopped it, or 0
 
 class TrainingRun:
     "One run in one process. What happens when is told by train(), below; this is how."
     def __init__(self, asked, cleanup):
-        checkpoint, self.resumed = find_run(asked)            # self.resumed: the folder, or None
+        checkpoint, self.resumed, self.notes = find_run(asked)  # self.resumed: the folder, or None
         saved = {**checkpoint["model_config"], **checkpoint["train_config"]} if checkpoint else None
         self.model_config, self.config = configure(asked, saved)
+        self.weights = self.tokenizer = None                  # to begin with, and theirs
+        if self.config.init_from and checkpoint:
+            self.tokenizer = load_tokenizer(checkpoint["tokenizer"])
+        elif self.config.init_from:
+            self.take_weights(asked)
         if self.config.tracker != "none":                     # a missing one is told before anything begins
             need(self.config.tracker)
         self.ranks = Ranks(self.config.device)
@@ -1431,14 +1534,21 @@ class TrainingRun:
         self.prepare_batches(chosen="data" in asked)
         self.build_model(checkpoint["used"] if checkpoint else {})
         self.progress = Progress()
+        self.diverged = False                                 # whether the last evaluation was hopeless
+        self.unsaved = ""                                     # why latest.pt could not be saved
+        self.saved_at = time.monotonic()
         if checkpoint:
-            self.restore(checkpoint)
+            with explain(f"{self.resumed}: this checkpoint can't go on", KeyError, TypeError, ValueError,
+                         AttributeError, RuntimeError, IndexError):
+                self.restore(checkpoint)
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         self.peak_rates = [(group, group["lr"]) for group in groups]
         self.open_run_folder(cleanup)
         if not checkpoint:
             self.save("latest.pt")                            # from now on --resume works, come what may
         self.print_summary()
+        for note in self.notes:
+            self.warn(note)
         cleanup.push(self.log_error)
         self.signals = []                                     # those that came
         self.paused = self.warned_of_rise = False
@@ -1446,6 +1556,21 @@ class TrainingRun:
         self.listen_to_signals(cleanup)
         self.started_at, self.fraction_at_start = time.monotonic(), self.fraction_done()
         self.clock_zero = self.started_at - self.progress.elapsed_s
+
+    def take_weights(self, asked):
+        "A run that begins with weights has their shape and their tokens; only the context may be shorter."
+        checkpoint, path = open_checkpoint(self.config.init_from)
+        self.weights, self.tokenizer = model_of(checkpoint, path)
+        theirs = vars(self.weights.config)
+        shape = {**theirs, "block_size": min(theirs["block_size"], self.model_config.block_size)}
+        level = self.tokenizer.state["level"]
+        for name, value in {**shape, "level": level}.items():
+            wanted = getattr(self.config if name == "level" else self.model_config, name)
+            expect(name not in asked or wanted == value, f"{path} has --{name} {value}, not {wanted}")
+        self.model_config = ModelConfig(**shape)
+        self.config.level = level
+        expect(self.config.freeze <= self.model_config.n_layer, f"--freeze {self.config.freeze}: there are "
+               f"{self.model_config.n_layer} blocks")
 
     def prepare_batches(self, chosen):
         "text -> tokens -> batches"
@@ -1455,7 +1580,7 @@ class TrainingRun:
         self.source = ranks.broadcast(lambda: prepare(config, chosen))
         if self.source == "builtin":                          # maybe in place of what can't be had
             config.data = "builtin"
-        self.corpus = open_corpus(self.source, config, T)
+        self.corpus = open_corpus(self.source, config, T, self.tokenizer)
         self.model_config.vocab_size = self.corpus.tokenizer.vocab_size
         self.batches = Batches(self.corpus, T, B, config.seed, self.device)
         size = min(config.eval_tokens, len(self.corpus.val)) + 1
@@ -1474,7 +1599,15 @@ class TrainingRun:
         config, device = self.config, self.device
         torch.set_float32_matmul_precision("high")            # TF32, where a GPU has it
         torch.manual_seed(config.seed)
-        self.raw_model = GPT(self.model_config, config.dropout).to(device)
+        with explain("a model of this size does not fit into memory", RuntimeError, kind=RunError):
+            self.raw_model = GPT(self.model_config, config.dropout).to(device)
+        if self.weights:
+            state = self.weights.state_dict()
+            state["wpe.weight"] = state["wpe.weight"][:self.model_config.block_size]
+            self.raw_model.load_state_dict(state)
+        if config.freeze:
+            for part in (self.raw_model.wte, self.raw_model.wpe, *self.raw_model.h[:config.freeze]):
+                part.requires_grad_(False)
         self.model = self.raw_model                           # what is trained: maybe compiled
         can_compile = device.type == "cuda" and find_spec("triton")
         if config.compile == "true" or config.compile == "auto" and can_compile:
@@ -1496,9 +1629,15 @@ class TrainingRun:
             what = "shape, --" if name in vars(self.model_config) else "tokenizer, its "
             expect(now.get(name) == was, f"{self.resumed} has another {what}{name} {was!s:.30}: it can't go "
                    f"on with {now.get(name)!s:.30}")
+        if checkpoint.get("sha256", self.corpus.sha256) != self.corpus.sha256:
+            self.notes.append(f"{self.source} has changed since: what follows is no longer the same run")
+        model, _ = model_of(checkpoint, self.resumed)
+        self.raw_model.load_state_dict(model.state_dict())
         progress = {OLD_NAMES.get(name, name): value for name, value in checkpoint["progress"].items()}
         self.progress = Progress(**progress)
-        self.raw_model.load_state_dict(checkpoint["model"])
+        if checkpoint["train_config"]["optimizer"] != self.config.optimizer or "optimizers" not in checkpoint:
+            self.notes.append("the optimizers begin anew: this checkpoint has no memory for them")
+            return
         self.scaler.load_state_dict(checkpoint["scaler"])
         for optimizer, state in zip(self.optimizers, checkpoint["optimizers"]):
             # Momenta go on; rates and decay are those that are asked for now.
@@ -1519,7 +1658,8 @@ class TrainingRun:
                 ask = ["git", "-C", str(HERE), "rev-parse", "HEAD"]
                 done = subprocess.run(ask, capture_output=True, text=True)
                 self.settings["commit"] = done.stdout.strip()
-                (self.folder / "config.json").write_text(json.dumps(self.settings, indent=1), "utf-8")
+                text = json.dumps(self.settings, indent=1).encode()
+                write_whole(self.folder / "config.json", lambda file: file.write(text))
         self.ranks.barrier()                                  # nobody goes on where that failed
         self.log = Log(file)
         if self.folder and (beside("tools.py") or self.config.tracker != "none"):
@@ -1541,6 +1681,9 @@ class TrainingRun:
         minutes = f"{config.max_minutes:g} minutes" if config.max_minutes else ""
         steps = f"{self.max_steps:,} steps" if self.max_steps < math.inf else ""
         resumed = f", from step {step:,} on" if self.resumed else ""
+        loss = f"begins near ln({m.vocab_size:,}) = {math.log(m.vocab_size):.2f}: every token is as likely"
+        if self.weights or self.resumed:
+            loss = "begins where the weights had come to"
         self.log.say(f"""\
 device     {where}, processes: {self.ranks.world_size}
 precision  {name_of(self.dtype)}; {self.why_dtype}
@@ -1549,20 +1692,21 @@ data       {self.source}: {len(corpus.train):,} {config.level} tokens to learn f
 {len(corpus.val):,} to test on
 length     {' or '.join(filter(None, [minutes, steps]))}; a step takes {config.batch_size} x {m.block_size} \
 tokens, an epoch {self.steps_per_epoch:.1f} steps
-loss       begins near ln({m.vocab_size:,}) = {math.log(m.vocab_size):.2f}: every token is as likely
+loss       {loss}
 run        {self.folder}{resumed}; Ctrl-C saves and stops""")
         self.log("start", config=self.settings, parameters=weights, device=str(self.device), pid=os.getpid(),
                  max_iters=self.max_steps, world_size=self.ranks.world_size,
                  resumed_from=step if self.resumed else None)
 
     def listen_to_signals(self, cleanup):
-        "Ctrl-C and SIGTERM are noted, and obeyed between two steps. A second one interrupts at once."
+        """Ctrl-C, SIGTERM and a closed terminal are noted, and obeyed between two steps. A second one
+        interrupts at once."""
         def note(number, frame):
             self.signals.append(number)
             signal.signal(number, signal.default_int_handler)
 
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
                 cleanup.callback(signal.signal, number, signal.signal(number, note))
 
     def fraction_done(self):
@@ -1614,6 +1758,7 @@ run        {self.folder}{resumed}; Ctrl-C saves and stops""")
             for windows in self.splits)
         progress.evals_since_best += 1
         better = val_loss < progress.best_val_loss
+        self.diverged = not val_loss < 2 * math.log(self.model_config.vocab_size) + 1  # or not a number
         if better:
             progress.best_val_loss = val_loss
             progress.best_step = progress.step
@@ -1647,20 +1792,44 @@ run        {self.folder}{resumed}; Ctrl-C saves and stops""")
             self.log("sample", step=self.progress.step, text=prompt + text)
 
     def save(self, name):
-        "best.pt has what sampling needs; latest.pt also what going on needs."
+        """best.pt has what sampling needs; latest.pt also what going on needs. A good one is never replaced
+        by one that has diverged."""
         if not self.folder:
             return
         checkpoint = {"version": CHECKPOINT_VERSION, "model": self.raw_model.state_dict(),
                       "model_config": vars(self.model_config), "train_config": vars(self.config),
-                      "tokenizer": self.corpus.tokenizer.state, "used": self.used,
-                      "progress": vars(self.progress)}
+                      "tokenizer": self.corpus.tokenizer.state, "sha256": self.corpus.sha256,
+                      "used": self.used, "progress": vars(self.progress)}
         if name == "latest.pt":
             checkpoint["optimizers"] = [optimizer.state_dict()["state"] for optimizer in self.optimizers]
             checkpoint["scaler"] = self.scaler.state_dict()
+            self.saved_at = time.monotonic()
+        why = ""
         try:
-            save_checkpoint(self.folder / name, checkpoint)
-        except (OSError, RuntimeError) as error:              # torch makes a RuntimeError of a full disk
-            self.warn(f"{name} not saved, the one before it stands ({error!s:.80})")
+            finite = all(bool(w.isfinite().all()) for w in self.raw_model.parameters())
+            if self.diverged or not finite:
+                why = "the weights have diverged: resume with a lower --learning_rate and --muon_lr"
+            else:
+                save_checkpoint(self.folder / name, checkpoint)
+        except (OSError, RuntimeError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+        if name == "latest.pt":
+            self.unsaved = why
+        if why:
+            stands = "the one before it stands" if (self.folder / name).exists() else "there is none"
+            self.warn(f"{name} not saved, {stands}: {why:.100}")
+        elif name == "latest.pt" and self.config.keep:
+            self.keep_checkpoint()
+
+    def save_due(self):
+        return 0 < self.config.save_minutes <= (time.monotonic() - self.saved_at) / 60
+
+    def keep_checkpoint(self):
+        "latest.pt under a name of its own, which the next one does not replace; the oldest ones go."
+        with contextlib.suppress(OSError):
+            shutil.copyfile(self.folder / "latest.pt", self.folder / f"step-{self.progress.step:08}.pt")
+        for old in sorted(self.folder.glob("step-*.pt"))[:-self.config.keep]:
+            old.unlink(missing_ok=True)
 
     def accumulate(self, end):
         """Forward and backward through our rows of the batch up to an end, a micro-batch at a time: the
@@ -1731,7 +1900,7 @@ run        {self.folder}{resumed}; Ctrl-C saves and stops""")
         if skipped:
             self.warn(f"{skipped} steps skipped: gradient not finite")
         expect(in_a_row < 10, f"{in_a_row} steps in a row had no finite gradient: take a lower "
-               "--learning_rate or --dtype float32. The last checkpoint is good", RunError)
+               "--learning_rate or --dtype float32. The last checkpoint is good: --resume", RunError)
         now, (then, step_then) = time.monotonic(), self.stopwatch
         self.stopwatch = now, progress.step
         tokens = self.config.batch_size * self.model_config.block_size
@@ -1744,6 +1913,14 @@ run        {self.folder}{resumed}; Ctrl-C saves and stops""")
         self.log("step", step=progress.step, loss=loss, grad_norm=grad_norm,
                  lr=self.optimizers[-1].param_groups[0]["lr"], tokens=progress.step * tokens,
                  tokens_per_s=speed, elapsed_s=progress.elapsed_s, eta_s=eta, **use, done=fraction)
+
+    def finish(self, reason):
+        progress = self.progress
+        message = f"best loss {progress.best_val_loss:.4f} at step {progress.best_step}"
+        self.log("end", step=progress.step, reason=reason, message=message)
+        self.ranks.barrier()                                  # nobody leaves before all have finished
+        return Result(str(self.folder), progress.best_val_loss, reason, self.unsaved, self.log.history,
+                      int(self.signal))
 
 def train(**asked):
     """Train a model. The flags of `python gpt.py train` are the keywords: train(preset="nano", level="word").
@@ -1767,10 +1944,11 @@ def train(**asked):
                 run.evaluate()
             if sample_now:
                 run.sample()
-            if evaluate_now or stop:
+            save_now = evaluate_now or stop or run.save_due()
+            if save_now:
                 run.log("state", state="saving")
                 run.save("latest.pt")
-            if evaluate_now or sample_now:
+            if save_now or sample_now:
                 run.back_to_training()
             if not reason and stop:
                 reason = "stopped"
@@ -1784,7 +1962,7 @@ def train(**asked):
             for group, peak_rate in run.peak_rates:
                 group["lr"] = share_of_peak * peak_rate
             loss = run.forward_backward()
-            run.ranks.all_reduce_sum([loss] + [w.grad for w in run.raw_model.parameters()])
+            run.ranks.all_reduce_sum([loss] + [w.grad for w in run.raw_model.parameters() if w.requires_grad])
             for optimizer in run.optimizers:
                 run.scaler.unscale_(optimizer)
             grad_norm = nn.utils.clip_grad_norm_(run.raw_model.parameters(), config.grad_clip or math.inf)
@@ -1801,23 +1979,23 @@ def train(**asked):
 
             if progress.step % config.log_interval == 0 or progress.step == run.max_steps:
                 run.log_step(loss, grad_norm)
-        run.log("end", step=progress.step, reason=reason,
-                message=f"best loss {progress.best_val_loss:.4f} at step {progress.best_step}")
-        run.ranks.barrier()                                   # nobody leaves before all have finished
-    return Result(str(run.folder), progress.best_val_loss, reason, run.log.history, int(run.signal))
+        return run.finish(reason)
 
 # ---- the two commands --------------------------------------------------------------------------------------
 
 def train_command(asked):
     result = train(**asked)
+    status = 128 + result.signal if result.signal else 0
     if os.environ.get("RANK", "0") == "0":
-        folder = shlex.quote(result.out_dir)
-        print(f"best validation loss {result.best_val_loss:.4f}, {result.reason}. Now type:\n"
-              f"  python gpt.py sample {folder} --prompt \"The \"\n"
-              f"  python gpt.py chat {folder}   or   python tui.py {folder}")
-        if result.reason == "stopped":
-            print(f"  python gpt.py train --resume {folder}")
-    raise SystemExit(128 + result.signal if result.signal else 0)
+        folder = shlex.quote(printable(result.out_dir))
+        with contextlib.suppress(OSError):                    # a terminal that is no more
+            print(f"best validation loss {result.best_val_loss:.4f}, {result.reason}. Now type:\n"
+                  f"  python gpt.py sample {folder} --prompt \"The \"\n"
+                  f"  python gpt.py chat {folder}   or   python tui.py {folder}")
+            if result.reason == "stopped":
+                print(f"  python gpt.py train --resume {folder}")
+        expect(not result.unsaved, f"latest.pt was not saved: {result.unsaved}", RunError)
+    raise SystemExit(status)
 
 def warn_of(lm, prompt):
     "What the model can't take from this prompt is said, on stderr."
@@ -1829,7 +2007,7 @@ def warn_of(lm, prompt):
 
 def load_asked(asked):
     "The model that the command line asks for."
-    runs = asked.get("run", [])
+    runs = asked.get("run", []) + ([asked["init_from"]] if "init_from" in asked else [])
     expect(len(runs) < 2, "one RUN, please: a run's folder or a checkpoint")
     settings = {k: asked[k] for k in ("device", "dtype", "threads", "compile") if k in asked}
     return load(*runs, **{"dtype": "auto", **settings})

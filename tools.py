@@ -5,7 +5,9 @@
     python gpt.py plot RUN RUN --out loss.pdf
     python gpt.py eval --data other.txt       loss, perplexity and bits per byte on a whole split
     python gpt.py chat                        talk to a model; --jsonl: the same for programs
+    python gpt.py serve                       a model behind the OpenAI API, and a page (in serve.py)
     python gpt.py bench --preset tiny         speed and memory on this machine
+    python gpt.py export --to hf --out DIR    leave for transformers or llama.cpp (in convert.py)
 
 Training reaches for this file, too, where it is there: for the live display, for trackers, to notice threads
 that wait for each other, and for how well a machine is used.
@@ -668,6 +670,14 @@ def chat_command(asked):
         status = 1
     os._exit(status)                                          # Python's own crashes: a thread reads stdin
 
+# ---- serve and export: have files of their own -------------------------------------------------------------
+
+def serve_command(asked):
+    gpt.other_file("serve").serve_command(asked)
+
+def export_command(asked):
+    gpt.other_file("convert").export_command(asked)
+
 # ---- eval: how good is a model? ----------------------------------------------------------------------------
 
 @dataclass
@@ -910,6 +920,13 @@ def add_flags(command, parser):
         gpt.add_loading(parser)
         add_switch("jsonl", "for programs: a request a line in, a piece of the answer a line out")
         parser.add_knobs(gpt.SampleConfig.__doc__, gpt.knobs(gpt.SampleConfig))
+    elif command == "serve":
+        gpt.add_loading(parser)
+        serve = gpt.other_file("serve")
+        parser.add_knobs(serve.ServeConfig.__doc__, gpt.knobs(serve.ServeConfig))
+        parser.add_knobs("where a request doesn't say it: how the next token is picked", serve.DEFAULTS)
+    elif command == "export":
+        gpt.other_file("convert").add_flags(parser)
     elif command == "eval":
         add_runs("a run's folder or a checkpoint [the newest run]")
         parser.add_knobs(EvalConfig.__doc__, gpt.knobs(EvalConfig))
@@ -925,5 +942,7 @@ COMMANDS = {
     "plot": plot_command,
     "eval": eval_command,
     "chat": chat_command,
+    "serve": serve_command,
     "bench": bench_command,
+    "export": export_command,
 }
