@@ -114,9 +114,11 @@ def from_hugging_face(find, source):
     path = find("config.json")
     gpt.expect(path, f"{source} has no config.json: is it a model?")
     config = shape_of(read_json(path), source)
+    weights = read_weights(find, source)
+    gpt.expect(isinstance(weights, dict), f"{source}: its weights have no names")
     state = {}
-    for name, tensor in read_weights(find, source).items():
-        state[name.removeprefix("transformer.")] = tensor
+    for name, tensor in weights.items():
+        state[str(name).removeprefix("transformer.")] = tensor
     tokenizer = read_tokenizer(find, source)
     return checkpoint_of(state, config, tokenizer, source)
 
@@ -236,6 +238,9 @@ def is_buffer(name):
 
 def checkpoint_of(state, config, tokenizer, source):
     "Names, shapes and the vocabulary are compared with those of the model that this is to become."
+    for name, tensor in state.items():
+        numbers = gpt.torch.is_tensor(tensor) and tensor.layout == gpt.torch.strided
+        gpt.expect(numbers and tensor.dim(), f"{source}: {name:.60} is no table of numbers")
     gpt.expect("wte.weight" in state, f"{source} lacks the tensor wte.weight")
     head = state.pop("lm_head.weight", None)
     tied = head is None or gpt.torch.equal(head, state["wte.weight"])
@@ -245,7 +250,7 @@ def checkpoint_of(state, config, tokenizer, source):
     gpt.expect(enough, f"{source} has {rows:,} rows for its {tokenizer.vocab_size:,} tokens")
     state["wte.weight"] = state["wte.weight"][:tokenizer.vocab_size]   # the rest is padding
     config.vocab_size = tokenizer.vocab_size
-    with gpt.torch.device("meta"):                                # shapes only: no memory yet
+    with gpt.torch.device("meta"):                            # shapes only: no memory yet
         expected = gpt.GPT(config).state_dict()
     weights = {}
     for name, like in expected.items():
@@ -272,7 +277,7 @@ def read_tokenizer(find, source):
     if path := find("tokenizer.json"):
         theirs = read_json(path)
         with gpt.explain(f"{path} is no tokenizer of GPT-2's kind", KeyError, TypeError, ValueError,
-                         AttributeError, IndexError):
+                         AttributeError, IndexError, OverflowError):
             model = theirs["model"]
             if model["type"] == "WordLevel":                  # an export of ours
                 return read_word_level(model["vocab"], find)
@@ -283,9 +288,9 @@ def read_tokenizer(find, source):
             return read_bpe(vocab, model["merges"], path)
     files = find("vocab.json"), find("merges.txt")
     gpt.expect(all(files), f"{source} has no tokens: neither tokenizer.json nor vocab.json and merges.txt")
-    lines = files[1].read_text(encoding="utf-8").split("\n")
-    merges = [line for line in lines if line and not line.startswith("#version")]
     with gpt.explain(f"{files[0]} has no tokens of GPT-2's kind", KeyError, TypeError, ValueError):
+        lines = files[1].read_text(encoding="utf-8").split("\n")
+        merges = [line for line in lines if line and not line.startswith("#version")]
         return read_bpe(read_json(files[0]), merges, files[0])
 
 def read_word_level(vocab, find):
@@ -313,12 +318,13 @@ def read_bpe(vocab, merges, path):
     gpt.expect(END in vocab, f"{path} has no token {END}")
     last = vocab.pop(END)
     in_order = sorted(vocab, key=vocab.get)
-    gpt.expect(sorted(vocab.values()) == list(range(last)), f"{path}: {END} must be the last of its tokens")
+    whole = len(vocab) == last and sorted(vocab.values()) == list(range(last))
+    gpt.expect(whole, f"{path}: {END} must be the last of its tokens")
     results = []
     for merge in merges:
         left, right = merge.split(" ") if isinstance(merge, str) else merge
         results.append(vocab[left + right])
-    merged = {i for token, i in vocab.items() if len(token) > 1}
+    merged = {i for token, i in vocab.items() if token not in BYTES}
     same = results == sorted(results) and merged == set(results) and len(merged) == last - 256
     gpt.expect(same, f"{path}: its tokens are not numbered in the order of its merges")
     tokens = []
@@ -364,7 +370,7 @@ def from_nanogpt(path):
     else:
         tokenizer = gpt.CharTokenizer(nanogpt_characters(path, dataset, rows))
         # Our id 0 stands for the unknown. As the mean of the others it is never the likeliest one.
-        table = state["wte.weight"]
+        table = state["wte.weight"].float()
         state["wte.weight"] = gpt.torch.cat([table.mean(0, keepdim=True), table])
     return checkpoint_of(state, config, tokenizer, path)
 
@@ -393,7 +399,7 @@ def nanogpt_characters(path, dataset, rows):
 @dataclass
 class ExportConfig:
     "where to, and how"
-    to: Literal["", "hf", "gguf", "space"] = gpt.knob("", "for transformers, for llama.cpp, or as a Space")
+    to: Literal["hf", "gguf", "space"] = gpt.knob("hf", "for transformers, for llama.cpp, or as a Space")
     out: str = gpt.knob("", "the folder to make")
     dtype: Literal["float32", "float16", "bfloat16", "q8_0", "f32", "f16", "bf16"] = gpt.knob(
         "float32", "precision of the weights; q8_0, eight bits, for gguf only")
@@ -408,7 +414,6 @@ def add_flags(parser):
 
 def export_command(asked):
     options = gpt.fill(ExportConfig, asked)
-    gpt.expect(options.to, f"--to {'|'.join(TARGETS)}: where is it to run?")
     gpt.check_known([options.to], TARGETS, "--to")
     gpt.expect(options.out, "--out DIR: the folder to make")
     pushable = not options.push or re.fullmatch(r"[\w.-]+/[\w.-]+", options.push)
@@ -419,6 +424,7 @@ def export_command(asked):
     run = Run(*runs)
     run.dtype = LONG.get(options.dtype, options.dtype)
     folder = Path(options.out)
+    run.home = options.push or str(folder)
     with whole_folder(folder) as aside:
         TARGETS[options.to](run.lm, run, aside)
     print(f"{folder} is ready: {', '.join(sorted(path.name for path in folder.iterdir()))}")
@@ -428,14 +434,16 @@ def export_command(asked):
 class Run:
     "What is exported: the model, and what its checkpoint says about how it was trained."
     dtype = "float32"
+    home = "."                                                # under which name people will load it
 
     def __init__(self, source=""):
         self.checkpoint, path = gpt.open_checkpoint(source)
         self.lm = gpt.LM(*gpt.model_of(self.checkpoint, path))
         self.lm.path = path
-        self.name = Path(path).parent.name or Path(path).name
-        if not Path(path).exists():                           # gpt2, hf:OWNER/NAME
-            self.name = str(path).rpartition("/")[2]
+        path = Path(path)
+        self.name = path.name                                 # of a folder; of gpt2 or hf:OWNER/NAME
+        if path.is_file():
+            self.name = path.resolve().parent.name            # of a checkpoint: its run's
 
     def command(self):
         "What one types to train it again: what its preset does not say."
@@ -461,7 +469,8 @@ def whole_folder(folder):
     "A folder to fill, which gets its name when all is in it. If that fails, nothing stays behind."
     empty = folder.is_dir() and not any(folder.iterdir())
     gpt.expect(empty or not folder.exists(), f"--out {folder} is there already: take another name")
-    aside = folder.with_name(folder.name + ".part")
+    aside = folder.resolve()
+    aside = aside.with_name(aside.name + ".part")
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
@@ -481,9 +490,9 @@ def push(hub, folder, options):
         url = hub.upload_folder(repo_id=options.push, repo_type=kind, folder_path=str(folder))
     print(f"uploaded: {url}")
 
-def save_json(path, value):
+def save_json(path, value, indent=1):
     with gpt.explain(f"{path.name}: a lone surrogate is a character for gpt.py alone", UnicodeEncodeError):
-        path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(value, ensure_ascii=False, indent=indent) + "\n", encoding="utf-8")
 
 # ---- out: Hugging Face's transformers ----------------------------------------------------------------------
 
@@ -566,7 +575,7 @@ def model_card(run):
         "tokens": f"{c.vocab_size:,}, level {level}",
         "text": data,
     }
-    if "best_val_loss" in progress:
+    if isinstance(progress.get("best_val_loss"), float):
         rows["validation loss"] = f"{progress['best_val_loss']:.4f} nats a token"
         rows["steps"] = f"{progress['step']:,}"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
@@ -575,7 +584,7 @@ def model_card(run):
         made = f"\nIt was trained by gpt.py {gpt.__version__}:\n\n```sh\n{command}\n```\n"
     if level == "word":
         made += f"\n{WORD_NOTE}\n"
-    return CARD.format(name=run.name, table=table, made=made)
+    return CARD.format(name=run.name, home=json.dumps(run.home), table=table, made=made)
 
 CARD = """---
 library_name: transformers
@@ -592,7 +601,7 @@ A GPT-2: it goes on with a text, and is no assistant.
 {made}
 ```python
 from transformers import pipeline
-write = pipeline("text-generation", model=".")
+write = pipeline("text-generation", model={home})
 print(write("The ")[0]["generated_text"])
 ```
 """
@@ -614,7 +623,7 @@ def write_tokenizer(tokenizer, block_size, out):
     if level == "word":
         settings["words"] = tokenizer.state["words"]          # for the way back: their spelling
         print(f"note: {WORD_NOTE}", file=sys.stderr)
-    save_json(out / "tokenizer.json", made)
+    save_json(out / "tokenizer.json", made, indent=None)
     save_json(out / "tokenizer_config.json", settings)
 
 def char_parts(tokenizer):

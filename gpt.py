@@ -18,7 +18,7 @@ model -> loss -> optimizer -> checkpoint -> sampling -> text; then devices, the 
 train(). What else one does with runs and machines is in tools.py.
 """
 import argparse, base64, codecs, contextlib, copy, ctypes, dataclasses, difflib, functools, hashlib, itertools
-import json, math, os, platform, re, shlex, shutil, signal, subprocess, sys, threading, time, zipfile
+import json, math, os, platform, re, shlex, signal, subprocess, sys, threading, time, zipfile
 from collections import Counter
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -97,6 +97,7 @@ def errors_told():
     "A mistake becomes a line and an exit status. Anything else is a bug and keeps its traceback."
     try:
         yield
+        sys.stdout.flush()                                    # a full disk is told here, not at Python's exit
         return
     except ToldError as error:
         status, why = error.status, ""
@@ -108,11 +109,16 @@ def errors_told():
         hush()
         status, why = 1, ""
     except OSError as error:                                  # the system's reasons: no room, no permission
-        status, why = 1, f"error: {printable(error.filename or 'error')}: {error.strerror or error}"
+        where = f"{printable(error.filename)}: " if error.filename else ""
+        status, why = 1, f"error: {where}{error.strerror or error}"
     except MemoryError:
         status, why = 1, "error: there is not enough memory for this"
     if why:
         print(why, file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        hush()                                                # or Python's exit would fail
     raise SystemExit(status)
 
 # What a terminal would obey rather than show, from a model or a stranger's file, becomes a visible sign.
@@ -155,10 +161,10 @@ class TrainConfig:
     resume: str = knob("", "go on with a run: newest, its folder, or auto (if --out_dir has one already)")
     colab_drive: bool = knob(False, "keep runs on the mounted Google Drive, where they outlive the session")
     seed: int = knob(1337, "decides the first weights, the text's order, and dropout", "0 <= seed < 2 ** 63")
-    batch_size: int = knob(32, "sequences in an optimizer step, over all processes", "batch_size >= 1")
+    batch_size: int = knob(32, "sequences in an optimizer step, over all processes", "1 <= batch_size <= 1e6")
     micro_batch: int = knob(0, "so many at a time: trades memory for time; 0: all", "micro_batch >= 0")
     max_iters: int = knob(1000, "stop after so many steps; 0: no such limit", "max_iters >= 0")
-    epochs: float = knob(0.0, "stop after so many passes over the text; 0: no such limit", "epochs >= 0")
+    epochs: float = knob(0.0, "stop after so many passes over the text; 0: no limit", "0 <= epochs <= 1e9")
     max_minutes: float = knob(0.0, "stop after so many minutes; 0: no such limit", "max_minutes >= 0")
     patience: int = knob(0, "stop after so many evaluations without a new best; 0: never", "patience >= 0")
     optimizer: Literal["muon", "adamw"] = knob("muon", "muon: for the blocks' matrices, AdamW for the rest")
@@ -224,6 +230,7 @@ def convert(f, value):
         return word == "true" if f.type is bool else word
     if f.type is int and isinstance(value, float) and value.is_integer():
         return int(value)                                     # sliders give 50.0 for 50
+    expect("\0" not in str(value), f"--{f.name}: holds a zero byte")
     with contextlib.suppress(ValueError, OverflowError):
         converted = f.type(str(value))
         if f.type is str or math.isfinite(converted):
@@ -263,7 +270,7 @@ def recipe(presets, name, level=None):
     if not isinstance(presets.get(name), dict):
         more = "" if len(presets) > 1 else " (presets.json, which has more, is not beside gpt.py)"
         raise UserError(f"--preset {name}: {nearest(name, presets)}{more}")
-    level = level or presets[name].get("level", KNOBS["level"].default)
+    level = level or convert(KNOBS["level"], presets[name].get("level") or KNOBS["level"].default)
     part = presets[name].get(level) or {}
     expect(isinstance(part, dict), f"preset {name}: its part {level} is no object")
     values = {**presets[name], **part, "level": level, "preset": name}
@@ -635,12 +642,14 @@ def open_corpus(source, config, block_size, tokenizer=None):
 
 def open_folder(folder, level):
     "The tokens that data.py left in a folder."
-    with explain(f"{folder} is not a folder that data.py made", OSError, ValueError, KeyError, TypeError):
+    with explain(f"{folder} is not a folder that data.py made", OSError, ValueError, KeyError, TypeError,
+                 AttributeError, OverflowError):
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         tokenizer = load_tokenizer(meta["tokenizer"])
         dtype = np.dtype(meta["dtype"]).newbyteorder("<")
         train = np.memmap(folder / "train.bin", dtype, "r")
         val = np.memmap(folder / "val.bin", dtype, "r")
+        expect(int(meta["val_bytes"]) > 0, f"{folder}: its val_bytes are none")
         whole = [len(train), len(val)] == [meta["train_tokens"], meta["val_tokens"]]
         val_bytes, sha256 = int(meta["val_bytes"]), str(meta.get("sha256", ""))
     expect(whole, f"{folder}: a .bin was cut short; prepare it again")
@@ -975,6 +984,7 @@ def save_checkpoint(path, checkpoint):
 def load_checkpoint(path):
     """weights_only: a stranger's file may hold numbers and names, but can run no code. torch does not look at
     the checksums of its archive, so we do: a flipped bit would load as another weight."""
+    expect(Path(path).is_file(), f"{path} is no file")        # a pipe would wait for ever
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -995,6 +1005,7 @@ def model_of(checkpoint, path):
                  RuntimeError, IndexError):
         config = fill(ModelConfig, checkpoint["model_config"])
         config.vocab_size = int(checkpoint["model_config"]["vocab_size"])
+        expect(isinstance(checkpoint.get("train_config", {}), dict), f"{path}: its train_config is no table")
         tokenizer = load_tokenizer(checkpoint["tokenizer"])
         expect(tokenizer.vocab_size == config.vocab_size, f"{path}: its tokenizer is another model's")
         with torch.device("meta"):
@@ -1024,8 +1035,9 @@ def open_checkpoint(source=""):
     source = str(source)
     place = Path(source)
     elsewhere = source.startswith(("gpt2", "hf:")) and not place.exists()
-    if place.is_dir() and not list(place.glob("*.pt")):
-        elsewhere = (place / "config.json").exists()
+    ours = (place / "best.pt").exists() or (place / "latest.pt").exists()
+    if place.is_dir() and not ours:
+        elsewhere = (place / "config.json").exists() or (place / "ckpt.pt").exists()
     if elsewhere:
         return other_file("convert").checkpoint_from(source), source
     path = find_checkpoint(source)
@@ -1382,7 +1394,7 @@ class Log:
         elif kind == "sample":
             self.say(f"--- at step {fields['step']} it says ---\n{printable(fields['text'])}\n---")
         elif kind == "warn":
-            self.say(f"warning: {fields['text']}")
+            self.say(f"warning: {printable(fields['text'])}")
         for listener in self.listeners:
             listener.hear(kind, fields)
 
@@ -1406,9 +1418,9 @@ CONTROL_WORDS = ["", "go", "pause", "sample", "stop"]         # where processes 
 def read_control(folder):
     "The word that somebody left in the run's control file, as its place among CONTROL_WORDS."
     control = folder / "control"
-    if not control.is_file():
-        return 0
     with contextlib.suppress(OSError, ValueError):            # gone by now, or no such word
+        if not control.is_file():
+            return 0
         word = control.read_bytes().decode("utf-8", "replace").strip()
         control.unlink()
         return CONTROL_WORDS.index(word)
@@ -1435,20 +1447,37 @@ def mean_loss(model, windows, rows, autocast, ranks):
     ranks.all_reduce_sum([total])
     return (total[0] / total[1]).item()
 
+def check_parts(checkpoint, path):
+    "All that going on needs is there, and of the right type."
+    with explain(f"{path}: this checkpoint can't go on", KeyError, TypeError, ValueError, AttributeError):
+        for part in ("model_config", "train_config", "tokenizer", "progress", "used"):
+            expect(isinstance(checkpoint[part], dict), f"its {part} is no table")
+        for name in ("preset", "optimizer"):
+            expect(name in checkpoint["train_config"], f"its {name} is not told")
+        fill(TrainConfig, checkpoint["train_config"])
+        for name, value in checkpoint["progress"].items():
+            kind = Progress.__annotations__[OLD_NAMES.get(name, name)]
+            expect(type(value) in (kind, int) and value == value and value >= -1, f"{name} is {value!s:.30}")
+        threads = checkpoint["used"]["threads"]
+        expect(type(threads) is int and 1 <= threads <= 512, f"threads is {threads!s:.30}")
+        expect(checkpoint["used"]["dtype"] in choices(KNOBS["dtype"])[1:], "its dtype is none")
+    return checkpoint
+
 def find_run(asked):
     "-> the checkpoint to go on from, its folder, and what is to be said about it; or three times nothing."
     resume, out_dir = str(asked.get("resume") or ""), asked.get("out_dir") or ""
     expect(resume != "auto" or out_dir, "--resume auto: say where, with --out_dir")
-    if not resume or resume == "auto" and not (Path(out_dir) / "latest.pt").exists():
+    begun = any((Path(out_dir) / name).exists() for name in ("latest.pt", "best.pt"))
+    if not resume or resume == "auto" and not begun:
         return None, None, []
     path = find_checkpoint(out_dir if resume in ("newest", "auto") else resume, ("latest.pt", "best.pt"))
     best = path.with_name("best.pt")
     try:
-        return load_checkpoint(path), path.parent, []
+        return check_parts(load_checkpoint(path), path), path.parent, []
     except UserError as error:
         if path == best or not best.exists():
             raise
-        return load_checkpoint(best), path.parent, [f"{error}. Going on from best.pt"]
+        return check_parts(load_checkpoint(best), best), path.parent, [f"{error}. Going on from best.pt"]
 
 def holds_run(folder):
     "Whether a run has begun there: its log is not empty."
@@ -1458,7 +1487,7 @@ def holds_run(folder):
 def new_folder(config):
     "Where a new run goes: --out_dir, or the first free one of runs/nano-char, runs/nano-char-2, ..."
     if config.out_dir:
-        taken = holds_run(Path(config.out_dir))
+        taken = holds_run(Path(config.out_dir)) and config.resume != "auto"
         expect(not taken, f"{config.out_dir} holds a run: add --resume to go on, or take another --out_dir")
         return Path(config.out_dir)
     root = RUN_ROOTS[0]
@@ -1490,7 +1519,14 @@ def open_log(folder):
         raise UserError(f"{folder}: another run is writing there; take another --out_dir") from None
     except (ImportError, OSError):                            # not on Windows, nor on every file system
         pass
+    with open(path, "rb") as log:
+        if log.seek(0, 2) and log.seek(-1, 2) >= 0 and log.read() != b"\n":
+            file.write("\n")                                  # after half a line, which a kill left
     return file
+
+def close_log(file):
+    with contextlib.suppress(OSError):                        # a full disk; what matters was told
+        file.close()
 
 @dataclass
 class Progress:
@@ -1635,13 +1671,18 @@ class TrainingRun:
         self.raw_model.load_state_dict(model.state_dict())
         progress = {OLD_NAMES.get(name, name): value for name, value in checkpoint["progress"].items()}
         self.progress = Progress(**progress)
-        if checkpoint["train_config"]["optimizer"] != self.config.optimizer or "optimizers" not in checkpoint:
+        memory = checkpoint.get("optimizers")
+        another = checkpoint["train_config"]["optimizer"] != self.config.optimizer
+        if another or not memory or self.progress.step and not all(memory):
             self.notes.append("the optimizers begin anew: this checkpoint has no memory for them")
             return
         self.scaler.load_state_dict(checkpoint["scaler"])
         for optimizer, state in zip(self.optimizers, checkpoint["optimizers"]):
             # Momenta go on; rates and decay are those that are asked for now.
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+            for w, moments in optimizer.state.items():
+                for name, m in moments.items():
+                    expect(name == "step" or m.shape == w.shape, f"{self.resumed}: {name} has another shape")
 
     def open_run_folder(self, cleanup):
         "The folder, its log and config.json. Only the first process has them."
@@ -1652,7 +1693,8 @@ class TrainingRun:
         self.folder = file = None
         if self.ranks.rank == 0:
             self.folder = self.resumed or new_folder(self.config)
-            file = cleanup.enter_context(open_log(self.folder))
+            file = open_log(self.folder)
+            cleanup.callback(close_log, file)
             (self.folder / "control").unlink(missing_ok=True)  # meant for a run that is no more
             with contextlib.suppress(OSError):                # no git, no room
                 ask = ["git", "-C", str(HERE), "rev-parse", "HEAD"]
@@ -1688,12 +1730,12 @@ class TrainingRun:
 device     {where}, processes: {self.ranks.world_size}
 precision  {name_of(self.dtype)}; {self.why_dtype}
 model      {m.n_layer} layers, {m.n_head} heads, {m.n_embd} wide: {weights:,} weights
-data       {self.source}: {len(corpus.train):,} {config.level} tokens to learn from, \
+data       {printable(self.source)}: {len(corpus.train):,} {config.level} tokens to learn from, \
 {len(corpus.val):,} to test on
 length     {' or '.join(filter(None, [minutes, steps]))}; a step takes {config.batch_size} x {m.block_size} \
 tokens, an epoch {self.steps_per_epoch:.1f} steps
 loss       {loss}
-run        {self.folder}{resumed}; Ctrl-C saves and stops""")
+run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         self.log("start", config=self.settings, parameters=weights, device=str(self.device), pid=os.getpid(),
                  max_iters=self.max_steps, world_size=self.ranks.world_size,
                  resumed_from=step if self.resumed else None)
@@ -1791,6 +1833,13 @@ run        {self.folder}{resumed}; Ctrl-C saves and stops""")
                 text = lm.sample(prompt, max_new_tokens=self.config.sample_tokens)
             self.log("sample", step=self.progress.step, text=prompt + text)
 
+    def hopeless(self):
+        "Whether weights that were not evaluated have diverged: the next batch tells."
+        x, y = self.batches(self.progress.step, self.first_row, self.first_row + self.micro_batch)
+        with torch.no_grad(), self.autocast():
+            loss = loss_of(self.raw_model.eval()(x), y).item()
+        return not loss < 2 * math.log(self.model_config.vocab_size) + 1
+
     def save(self, name):
         """best.pt has what sampling needs; latest.pt also what going on needs. A good one is never replaced
         by one that has diverged."""
@@ -1807,6 +1856,8 @@ run        {self.folder}{resumed}; Ctrl-C saves and stops""")
         why = ""
         try:
             finite = all(bool(w.isfinite().all()) for w in self.raw_model.parameters())
+            if self.progress.step not in (0, self.progress.evaluated_at):
+                self.diverged = self.hopeless()
             if self.diverged or not finite:
                 why = "the weights have diverged: resume with a lower --learning_rate and --muon_lr"
             else:
@@ -1816,7 +1867,8 @@ run        {self.folder}{resumed}; Ctrl-C saves and stops""")
         if name == "latest.pt":
             self.unsaved = why
         if why:
-            stands = "the one before it stands" if (self.folder / name).exists() else "there is none"
+            there = os.path.exists(self.folder / name)
+            stands = "the one before it stands" if there else "there is none"
             self.warn(f"{name} not saved, {stands}: {why:.100}")
         elif name == "latest.pt" and self.config.keep:
             self.keep_checkpoint()
@@ -1827,7 +1879,8 @@ run        {self.folder}{resumed}; Ctrl-C saves and stops""")
     def keep_checkpoint(self):
         "latest.pt under a name of its own, which the next one does not replace; the oldest ones go."
         with contextlib.suppress(OSError):
-            shutil.copyfile(self.folder / "latest.pt", self.folder / f"step-{self.progress.step:08}.pt")
+            whole = (self.folder / "latest.pt").read_bytes()
+            write_whole(self.folder / f"step-{self.progress.step:08}.pt", lambda file: file.write(whole))
         for old in sorted(self.folder.glob("step-*.pt"))[:-self.config.keep]:
             old.unlink(missing_ok=True)
 
@@ -1987,6 +2040,9 @@ def train_command(asked):
     result = train(**asked)
     status = 128 + result.signal if result.signal else 0
     if os.environ.get("RANK", "0") == "0":
+        there = [os.path.exists(f"{result.out_dir}/{name}") for name in ("best.pt", "latest.pt")]
+        nothing = bool(result.unsaved) and not any(there)     # nothing to sample from, either
+        expect(not nothing, f"latest.pt was not saved: {result.unsaved}", RunError)
         folder = shlex.quote(printable(result.out_dir))
         with contextlib.suppress(OSError):                    # a terminal that is no more
             print(f"best validation loss {result.best_val_loss:.4f}, {result.reason}. Now type:\n"
@@ -2022,7 +2078,7 @@ def sample_command(asked):
             file = asked["prompt_file"]
             prompt = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     warn_of(lm, prompt)
-    print(f"{lm.path}, {lm.precision}", file=sys.stderr)
+    print(printable(f"{lm.path}, {lm.precision}"), file=sys.stderr)
     if rows > 1:
         print("\n---\n".join(printable(prompt + text) for text in lm.sample(prompt, **options)))
         return

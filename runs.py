@@ -52,15 +52,19 @@ def short(x):
     "1234567 -> 1.23M"
     if x is None:
         return "—"
+    if abs(x) >= 1e15:
+        return f"{x:.0e}".replace("e+", "e")
     thousands = int(math.log10(max(abs(x), 1)) // 3)
     thousands = min(4, thousands)
     return f"{x / 1000 ** thousands:.3g}" + ["", "k", "M", "G", "T"][thousands]
 
 
 def fixed(x, form=".3f"):
-    "2.34567 -> 2.346"
+    "2.34567 -> 2.346; what is too large to be written out: 2.5e16"
     if x is None:
         return "—"
+    if abs(x) >= 1e6:
+        return f"{x:.1e}".replace("e+", "e")
     return format(x, form)
 
 
@@ -95,7 +99,7 @@ def ago(seconds):
 
 Row = namedtuple("Row", "step loss low high n lr norm speed memory mfu elapsed")  # n step lines made one
 Eval = namedtuple("Eval", "step train val bits")
-Trouble = namedtuple("Trouble", "headline why remedy flags")  # flags: what to resume it with, as a dict
+Trouble = namedtuple("Trouble", "headline why remedy flags")  # flags: what to go on with, as a dict
 
 STEP_KEYS = "lr", "grad_norm", "tokens_per_s", "memory_mb", "mfu", "elapsed_s"  # as metrics.jsonl calls them
 EVAL_KEYS = "train_loss", "val_loss", "bits_per_byte"
@@ -103,7 +107,10 @@ WORDS = "compiling", "training", "evaluating", "sampling", "saving", "paused"  #
 CHECKPOINTS = "best.pt", "latest.pt"
 LIVE = ("starting", *WORDS, "stalled")
 MOST_ROWS = 2048                                 # from twice as many rows, two become one
+MOST_SAMPLES = 200                               # from more samples, every second one is left out
 LONG = 600                                       # seconds without a word that need an explanation
+QUIET = 5                                        # seconds without a word after which the lock is asked
+FULL_DISK = 1_000_000                            # bytes free, with less of which nothing can be written
 
 OUT_OF_MEMORY = re.compile("out of memory|OutOfMemory|n't allocate|not even one sequence|MemoryError")
 DISK_FULL = re.compile("No space left|ENOSPC|quota exceeded|not enough space", re.IGNORECASE)
@@ -172,6 +179,7 @@ class Run:
     checkpoints  names of those that are there: "best.pt", "latest.pt"
     when, saved  when the run and latest.pt were last written to (saved: or None)
     silent       seconds since the run last wrote
+    full         whether it is silent because there is no room left on its disk
     held         whether a process holds the run's lock; None where that was not asked or can't be known
     trouble      why it crashed and what helps, a Trouble; else None
     log, events  the last lines of train.log; a line for each evaluation, warning, start and end
@@ -191,6 +199,8 @@ class Run:
         self.heard = -math.inf                   # the monotonic time at which it was last seen to write
         self.silent = 0.0
         self.held = None
+        self.was_held = False                    # whether its lock was ever seen to be held
+        self.full = False
         self.trouble = None
         self.log = []
         self.log_stamp = None
@@ -211,6 +221,7 @@ class Run:
         self.start = {}
         self.now = {}
         self.end = None
+        self.saved_eval = None                   # the Eval at which latest.pt was saved; None: not known
         self.word = "starting"                   # what the run itself says it does
 
     def started(self, process):
@@ -272,6 +283,7 @@ class Run:
         first_void = -math.inf if again is None else again
         self.rows = [row for row in self.rows if row.step <= first_void]
         self.evals = [e for e in self.evals if e.step <= first_void]
+        self.samples = [(step, text) for step, text in self.samples if step <= first_void]
         config = record.get("config")
         parts = {}
         if isinstance(config, dict):
@@ -302,7 +314,9 @@ class Run:
 
     def on_sample(self, record):
         step = number(record.get("step")) or 0
-        self.samples = [(int(step), clean(record["text"])), *self.samples][:100]
+        self.samples = [(int(step), clean(record["text"])), *self.samples]
+        if len(self.samples) > MOST_SAMPLES:
+            self.samples = self.samples[::2]     # the first and the last stay
 
     def on_warn(self, record):
         text = clean(record["text"])
@@ -312,6 +326,9 @@ class Run:
     def on_state(self, record):
         if record["state"] in WORDS:
             self.word = record["state"]
+        if self.word == "saving":
+            is_now = self.evals and self.evals[-1].step == self.step
+            self.saved_eval = self.evals[-1] if is_now else None
 
     def on_end(self, record):
         self.end = {
@@ -365,6 +382,7 @@ class Run:
         "-> the state. A line `end` ends a run until a later line `start`; no line's time is looked at."
         running = self.process is not None and self.exit_status is None
         self.held = None
+        self.full = False
         if not os.path.isdir(self.folder):
             return "gone"
         if self.end and not running:
@@ -373,9 +391,16 @@ class Run:
             return "starting"                    # what stands there is of the time before
         if self.process and not running:
             return "crashed"
-        if self.silent <= self.patience():
+        if self.was_held and self.silent <= max(QUIET, 2 * self.pause()):
             return self.word
         self.held = True if running else self.ask_lock()
+        vanished = self.held is False and self.was_held  # a lock that is never seen may not work here
+        self.was_held = self.was_held or bool(self.held)
+        self.full = self.silent > QUIET and self.disk_is_full()
+        if vanished:
+            return "crashed"
+        if self.silent <= self.patience():
+            return self.word
         if self.held is False or (self.held is None and self.silent > LONG):
             return "crashed"
         if self.word in ("paused", "starting"):
@@ -388,11 +413,14 @@ class Run:
             return 30
         if self.word != "training":
             return LONG
+        return max(30, 10 * self.pause())
+
+    def pause(self):
+        "How many seconds lie between two readings."
         recent = [row.elapsed for row in self.rows[-20:] if row.elapsed is not None]
         if len(recent) < 2:
-            return 30
-        pause = (recent[-1] - recent[0]) / (len(recent) - 1)
-        return max(30, 10 * pause)
+            return 0
+        return (recent[-1] - recent[0]) / (len(recent) - 1)
 
     def ask_lock(self):
         """Whether a process is at it now: gpt.py holds a lock on metrics.jsonl while it runs, also while it
@@ -411,6 +439,22 @@ class Run:
             return None
         return False
 
+    def disk_is_full(self):
+        "Whether nothing can be recorded any more."
+        try:
+            return shutil.disk_usage(self.folder).free < FULL_DISK
+        except OSError:
+            return False
+
+    @property
+    def can_go_on(self):
+        return bool(self.checkpoints)
+
+    @property
+    def again(self):
+        "What can be done about a run that ended."
+        return "go on from the last checkpoint" if self.can_go_on else "start anew"
+
     def diagnose(self):
         "Why it crashed and what helps: a Trouble. Asks the disk how much is free where that is it."
         said = "\n".join(self.log[-25:])
@@ -421,26 +465,26 @@ class Run:
         if OUT_OF_MEMORY.search(said):
             return self.too_large("out of memory", "This batch does not fit into the memory of the device.")
         if DISK_FULL.search(said):
-            return Trouble("the disk is full", self.disk_full(), "make room, then go on", {})
+            return Trouble("the disk is full", self.disk_full(), f"make room, then {self.again}", {})
         if NOT_FINITE.search(said):
-            remedy = "go on from the last checkpoint with a third of the learning rate"
+            remedy = f"{self.again} with a third of the learning rate"
             return Trouble("the loss is no number any more", "The steps were too large.", remedy,
                            self.smaller_rates())
         if "KeyboardInterrupt" in said:
             why = "Somebody pressed Ctrl-C twice, or the system shuts down."
-            return Trouble("interrupted", why, "go on", {})
+            return Trouble("interrupted", why, self.again, {})
         if not self.start:
             return Trouble("it did not start", "", "change what the last line names, on Train", {})
         why = "Its process is gone without a word: killed, or the machine was turned off."
         if self.end:
             why = ""
-        return Trouble("crashed", why, "go on from the last checkpoint", {})
+        return Trouble("crashed", why, self.again, {})
 
     def too_large(self, headline, why):
         train = self.part("train")
         rows = number(train.get("micro_batch")) or number(train.get("batch_size")) or 32
         half = max(1, int(rows) // 2)
-        remedy = f"go on with --micro_batch {half} (same result, less memory)"
+        remedy = f"{self.again} with --micro_batch {half} (same result, less memory)"
         return Trouble(headline, why, remedy, {"micro_batch": half})
 
     def disk_full(self):
@@ -503,6 +547,18 @@ class Run:
         "The newest validation loss, or None."
         evals = self.evals
         return evals[-1].val if evals else None
+
+    def in_file(self, name):
+        "Of best.pt or latest.pt: the step at which it was saved, and its validation loss; None: not known."
+        if name == "best.pt":
+            found = self.best
+        elif self.end and self.end["reason"] != "error":
+            step = self.end["step"]
+            loss = next((e.val for e in self.evals if e.step == step), None)
+            return step, loss
+        else:
+            found = self.saved_eval
+        return (found.step, found.val) if found else (None, None)
 
     @property
     def speed(self):

@@ -3,12 +3,14 @@
 Everything here works without a network: a repository of Hugging Face is a server on this machine."""
 
 import base64
+import contextlib
 import functools
 import http.server
 import importlib.util
 import itertools
 import json
 import pickle
+import random
 import re
 import shutil
 import struct
@@ -542,6 +544,35 @@ def test_tokens_that_bpe_by_ranks_cannot_have(place):
     spoiled(lambda made: made["model"]["vocab"].pop("Ġ"), "tokenizer.json")
 
 
+@pytest.mark.parametrize("value", [[], {"wte.weight": 5}, {5: torch.ones(3)}, {"wte.weight": torch.ones(())},
+                                   {"wte.weight": torch.ones(500, 32).to_sparse()}, torch.ones(3)])
+def test_weights_that_are_none(place, value):
+    their_model("theirs")
+    Path("theirs/model.safetensors").unlink()
+    torch.save(value, "theirs/pytorch_model.bin")
+    one_line("theirs")
+    shape = dict(n_layer=1, n_head=1, n_embd=4, block_size=4)
+    torch.save({"model": value, "model_args": shape}, "ckpt.pt")
+    one_line("ckpt.pt")
+
+
+def test_flipped_bits_raise_one_line_or_give_other_weights(exported, place):
+    shutil.copytree(exported("bpe")[1], "bad")
+    nanogpt("out/ckpt.pt", len(CHARACTERS))
+    meta(place / "out" / "meta.pkl", CHARACTERS)
+    draw = random.Random(1)
+    for source, file in (("bad", "bad/model.safetensors"), ("bad", "bad/tokenizer.json"),
+                         ("bad", "bad/config.json"), ("out", "out/ckpt.pt"), ("out", "out/meta.pkl")):
+        good = Path(file).read_bytes()
+        for _ in range(40):
+            raw = bytearray(good)
+            raw[draw.randrange(min(len(raw), 3000))] ^= 1 << draw.randrange(8)
+            Path(file).write_bytes(raw[:draw.choice([None, None, draw.randrange(len(raw))])])
+            with contextlib.suppress(gpt.UserError):
+                convert.checkpoint_from(source)
+        Path(file).write_bytes(good)
+
+
 def test_a_head_of_its_own(place):
     their_model("theirs")
     path = Path("theirs/model.safetensors")
@@ -577,9 +608,8 @@ def refused(asked, *words):
 
 def test_mistakes_of_an_export(place):
     run = make_run("run")
-    refused({"run": [run]}, "--to hf|gguf")
     refused({"run": [run], "to": "onnx"}, "--to")
-    refused({"run": [run], "to": "hf"}, "--out")
+    refused({"run": [run]}, "--out")
     refused({"run": [run], "to": "hf", "out": "out", "dtype": "q8_0"}, "q8_0", "gguf")
     refused({"run": [run], "to": "hf", "out": "out", "push": "name"}, "OWNER/NAME")
     refused({"run": ["nowhere"], "to": "hf", "out": "out"}, "nowhere")

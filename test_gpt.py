@@ -33,7 +33,7 @@ HERE = Path(__file__).resolve().parent
 GPT = HERE / "gpt.py"
 
 # What gpt.py promises of itself.
-LINES = 2060
+LINES = 2100
 COLUMNS = 110
 TOKENS_A_LINE = 11
 LONGEST = 60  # lines in a function
@@ -2436,7 +2436,7 @@ def test_the_commands_of_the_readme_run(place, capsys):
     assert "laptop-char-my" in capsys.readouterr().out
     ran = set()
     for words in commands_in(README):
-        if words[0] in ("sample", "eval", "runs", "presets") and "NAME" not in words:
+        if words[0] in ("sample", "eval", "runs", "presets") and not {"NAME", "gpt2"} & set(words):
             typed(*words)
             ran.add(words[0])
     assert {"sample", "eval", "runs", "presets"} <= ran

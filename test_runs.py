@@ -365,6 +365,63 @@ def test_what_holds_the_lock_is_alive_however_long_it_is_silent(tmp_path, word, 
     assert run.state == (word if still_in_time else "crashed")
 
 
+@needs_locks
+def test_a_run_whose_lock_was_seen_is_known_to_be_dead_at_once(tmp_path):
+    folder = make_run(tmp_path / "a", end="")
+    write_lines(folder, [{"kind": "state", "state": "evaluating"}], "a")
+    run = Run(folder)
+    with open(folder / "metrics.jsonl", "a") as held:
+        runs.fcntl.flock(held, runs.fcntl.LOCK_EX)
+        run.poll()
+    run.poll()
+    assert run.state == "evaluating"  # its last word may still be on its way
+    run.heard -= 2 * runs.QUIET
+    run.poll()
+    assert run.state == "crashed"
+
+
+@needs_locks
+def test_a_disk_so_full_that_nothing_is_recorded_is_noticed(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    folder = make_run(tmp_path / "a", end="", age=20)
+    with open(folder / "metrics.jsonl", "a") as held:
+        runs.fcntl.flock(held, runs.fcntl.LOCK_EX)
+        make_older(folder, 20)
+        assert not polled(folder).full
+        monkeypatch.setattr(runs.shutil, "disk_usage", lambda path: usage._replace(free=4096))
+        assert polled(folder).full
+        make_older(folder, 0)
+        assert not polled(folder).full
+
+
+def test_what_a_checkpoint_holds_is_not_what_the_run_has_come_to(tmp_path):
+    run = polled(make_run(tmp_path / "a", 120, end=""))
+    run.evals[1] = run.evals[1]._replace(val=0.5)
+    assert run.step == 120
+    assert run.in_file("best.pt") == (50, 0.5)
+    assert run.in_file("latest.pt") == (None, None)  # when it was saved was not said
+    write_lines(run.folder, [{"kind": "eval", "step": 150, "val_loss": 2.0}], "a")
+    write_lines(run.folder, [{"kind": "state", "state": "saving"}, {"kind": "step", "step": 160}], "a")
+    run.poll()
+    assert run.in_file("latest.pt") == (150, 2.0)
+    write_lines(run.folder, [{"kind": "end", "step": 165, "reason": "stopped"}], "a")
+    run.poll()
+    assert run.in_file("latest.pt") == (165, None)
+
+
+def test_samples_are_thinned_and_void_ones_go(tmp_path):
+    most = runs.MOST_SAMPLES
+    lines = [{"kind": "sample", "step": step, "text": "x"} for step in range(2 * most)]
+    write_lines(tmp_path, lines)
+    run = polled(tmp_path)
+    assert len(run.samples) <= most
+    assert run.samples[-1][0] == 0
+    assert run.samples[0][0] == 2 * most - 1
+    write_lines(tmp_path, [{"kind": "start", "config": {}, "resumed_from": 9}], "a")
+    run.poll()
+    assert max(step for step, _ in run.samples) <= 9
+
+
 def test_without_locks_ten_minutes_of_silence_are_a_crash(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "fcntl", None)
     assert polled(make_run(tmp_path / "a", end="", age=300)).state == "stalled"
@@ -462,6 +519,10 @@ def test_troubles_are_told_apart(tmp_path, status, said, headline, flags):
     assert (run.trouble.headline, run.trouble.flags) == (headline, flags)
     assert run.trouble.remedy
     assert "latest.pt" in run.kept()
+    (folder / "best.pt").unlink()
+    (folder / "latest.pt").unlink()
+    run = polled(folder, Process(status))
+    assert "go on" not in run.trouble.remedy  # from what?
 
 
 def test_a_run_that_never_started_and_one_that_ended_with_an_error(tmp_path):
@@ -500,7 +561,9 @@ def test_foreign_text_is_cleaned(text):
 
 def test_numbers_are_written_short():
     shorts = [runs.short(x) for x in (None, 0, 12, 1234, 95760, 1.56e9, 3e17)]
-    assert shorts == ["—", "0", "12", "1.23k", "95.8k", "1.56G", "3e+05T"]
+    assert shorts == ["—", "0", "12", "1.23k", "95.8k", "1.56G", "3e17"]
+    assert runs.fixed(2.34567) == "2.346"
+    assert runs.fixed(25007679009193984.0) == "2.5e16"
     assert [runs.clock(x) for x in (None, 59, 3725)] == ["—", "0:59", "1:02:05"]
     assert [runs.size(x) for x in (None, 42e6, 1.5e9)] == ["—", "42 MB", "1.5 GB"]
     assert [runs.fixed(x) for x in (None, 2.34567)] == ["—", "2.346"]

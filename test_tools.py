@@ -183,7 +183,7 @@ MISTAKES = [
     ("eval --data none.txt", "none.txt"),
     ("eval --split train", "there is val, test"),
     ("eval --stride -1", "stride >= 0"),
-    ("eval --threads -1", "threads >= 0"),
+    ("eval --threads -1", "0 <= threads"),
     ("eval --data short.txt --split test", "too few"),
     ("plot runs/none", "no run's folder"),
     ("plot runs/a --out loss.docx", "--out loss.docx"),
@@ -231,7 +231,7 @@ def test_presets_json_has_what_a_program_needs(capsys):
     assert all(field.keys() == keys for field in fields.values())
     assert fields["level"]["type"] == "choice" and fields["level"]["choices"] == ["char", "word", "bpe"]
     assert fields["bias"]["type"] == "bool" and fields["bias"]["choices"] == []
-    assert fields["n_layer"]["part"] == "ModelConfig" and fields["n_layer"]["rule"] == "n_layer >= 1"
+    assert fields["n_layer"]["part"] == "ModelConfig" and fields["n_layer"]["rule"] == "1 <= n_layer <= 1000"
 
 
 def test_presets_with_changes_for_a_program(capsys):

@@ -21,9 +21,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import runs
 import tui
 from runs import Run
-from test_runs import lines_of, make_run
+from test_runs import lines_of, make_older, make_run, write_lines
 from tui import Button, DataTable, Input, Knob, Static
 
 HERE = Path(tui.__file__).resolve().parent
@@ -58,6 +59,8 @@ if command == "train":
             break
         time.sleep(0.05)
 if command == "chat":
+    if "slow" in words[0]:
+        time.sleep(2)
     if "broken" in words[0]:
         raise SystemExit(f"error: {words[0]} is no checkpoint")
     say("ready", model=words[0], level="char", block_size=64)
@@ -300,6 +303,32 @@ def test_chart_draws_anything_anywhere():
     drive(One(), script)
 
 
+def test_no_curve_is_left_out_of_the_picture():
+    class One(tui.App):
+        def compose(self):
+            yield tui.Chart("nothing yet")
+
+    async def script(pilot):
+        chart = pilot.app.query_one(tui.Chart)
+        many = tui.Curve("c", "2", [(step, 2.0) for step in range(500)])
+        chart.plot([tui.Curve("a", "0", [(0, 4.2)]), tui.Curve("b", "1", [(0, 4.1), (50, 2.0)]), many])
+        assert chart.frame(chart.curves, 60, 10).high > 4.2
+        falling = tui.Curve("train", "train", [(step, 9.0 if step < 5 else 2.0) for step in range(500)])
+        chart.plot([falling])
+        assert chart.frame(chart.curves, 60, 10).high < 9  # its start may leave
+
+    drive(One(), script)
+
+
+@pytest.mark.parametrize("high", [3.2e16, 1e5, 2.0001, 9e99])
+def test_numbers_at_the_axis_fit_and_differ(high):
+    frame = tui.Frame(x0=0, x1=9, low=0 if high > 9 else 2, high=high, width=50, height=12)
+    chart = tui.Chart()
+    texts = list(chart.y_axis(frame).values())
+    assert len(texts) == len(set(texts)) > 0
+    assert all(len(text) < chart.LEFT + 1 for text in texts)
+
+
 # ---- Train -------------------------------------------------------------------------------------------------
 
 
@@ -322,9 +351,9 @@ def test_train_shows_what_there_is_and_checks_what_is_typed(root, fake):
         )
         for name, text, wrong in (
             ("batch_size", "x", "a whole number"),
-            ("batch_size", "0", "batch_size >= 1"),
-            ("learning_rate", "-1", "learning_rate > 0"),
-            ("dropout", "1", "dropout < 1"),
+            ("batch_size", "0", app.catalog.fields["batch_size"]["rule"]),
+            ("learning_rate", "-1", app.catalog.fields["learning_rate"]["rule"]),
+            ("dropout", "1", app.catalog.fields["dropout"]["rule"]),
             ("max_iters", "0", "no end in sight"),
             ("data", "no/such.txt", "there is no"),
             ("run", "a/b", "a name without"),
@@ -368,9 +397,16 @@ def test_data_is_picked_from_a_list_or_the_disk(root, fake):
         await pilot.press("ctrl+o")
         await until(pilot, lambda: isinstance(pilot.app.screen, tui.Pick))
         await pilot.press(*"browse", "enter")
+        await sees(pilot, "mine.txt", "/", "the folder above")
+        assert not shows(pilot, "__pycache__")
+        await pilot.press("end")  # past presets.json
+        while pilot.app.screen.list.highlighted_option.id != "mine.txt":
+            await pilot.press("up")
+        await sees(pilot, "my text")
+        await pilot.press("backspace", "enter")  # up, and down again: the cursor is on where it came from
         await sees(pilot, "mine.txt")
-        tree = pilot.app.screen.query_one(tui.DirectoryTree)
-        tree.move_cursor(next(n for n in tree.root.children if n.data.path.name == "mine.txt"))
+        while pilot.app.screen.list.highlighted_option.id != "mine.txt":
+            await pilot.press("down")
         await pilot.press("enter")
         await until(pilot, lambda: "--data mine.txt" in shown(pilot.app.page, "#command"))
 
@@ -509,6 +545,73 @@ def test_broken_presets_are_shown_with_the_place(root, tmp_path):
     drive(tui.Tui(root, gpt=tmp_path / "gpt.py"), script)
 
 
+def test_what_is_promised_holds_only_for_what_it_was_measured_on(root, fake, monkeypatch):
+    monkeypatch.setattr(tui.os, "cpu_count", lambda: 2)
+
+    async def script(pilot):
+        app = pilot.app
+        await ready(pilot)
+        page = app.page
+        assert "on sherlock" in shown(page, "#estimate")
+        for name, value in {"max_iters": "300", "data": "builtin"}.items():
+            box = page.query_one(f"#{name}", Input)
+            was = box.value
+            box.value = value
+            await until(pilot, lambda: "on sherlock" not in shown(page, "#estimate"))
+            box.value = was
+            await until(pilot, lambda: "on sherlock" in shown(page, "#estimate"))
+        app.catalog.device = {"device": "cpu"}
+        found = {}
+        for name in "nano", "stories":
+            found[name] = page.verdict({**app.catalog.recipe(name), "fits": True}).plain
+        assert found == {"nano": "yes", "stories": "days"}
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_the_columns_of_the_presets_follow_the_width(root, fake):
+    async def script(pilot):
+        await ready(pilot)
+        assert not shows(pilot, "context")
+        await pilot.press("down")
+        await pilot.resize_terminal(140, 40)
+        await sees(pilot, "context", "any computer")
+        assert pilot.app.page.preset == "laptop"
+        await pilot.resize_terminal(60, 16)
+        await until(pilot, lambda: not shows(pilot, "memory"))
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_a_pasted_path_is_taken(root, fake):
+    Path("mine.txt").write_text("my text")
+    path = str(Path("mine.txt").absolute())
+
+    async def script(pilot):
+        await ready(pilot)
+        for typed in "no/such.txt", path:
+            await pilot.press("ctrl+o")
+            await until(pilot, lambda: isinstance(pilot.app.screen, tui.Pick))
+            pilot.app.screen.query_one(Input).value = typed
+            await sees(pilot, "use" if typed == path else "there is no file")
+            await pilot.press("enter" if typed == path else "escape")
+        await until(pilot, lambda: pilot.app.page.query_one("#data", Input).value == path)
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_copied_commands_find_gpt_py(root, fake, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+
+    async def script(pilot):
+        await ready(pilot)
+        assert shown(pilot.app.page, "#command").startswith("$ python gpt.py train")
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert pilot.app.page.command().startswith(f"{sys.executable} {fake} train")
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
 # ---- Watch -------------------------------------------------------------------------------------------------
 
 
@@ -612,6 +715,129 @@ def test_runs_that_come_and_go_while_they_are_read(root, fake):
     drive(tui.Tui(root, gpt=fake), script)
 
 
+def test_a_rate_far_too_high_is_set_back_at_once(root, fake):
+    folder = make_run(root / "wild", 50, end="", learning_rate=1e9)
+    said = "10 steps in a row had no finite gradient: take a lower --learning_rate"
+    write_lines(folder, [{"kind": "end", "step": 50, "reason": "error", "message": said}], "a")
+
+    async def script(pilot):
+        own = pilot.app.catalog.recipe("nano", "char")["learning_rate"] if pilot.app.catalog else 0.004
+        await sees(pilot, "preset's own learning_rate", f"{own:g}")
+        await pilot.press("r")
+        await until(pilot, lambda: "--resume" in pilot.app.chosen.log[0])
+        assert f"--learning_rate={own:g}" in pilot.app.chosen.log[0]
+
+    drive(tui.Tui(root, folder, gpt=fake), script)
+
+
+def test_without_a_checkpoint_nothing_is_gone_on_from(root, fake):
+    folder = make_run(root / "mine", 50, end="error", checkpoints=(), max_iters=77)
+
+    async def script(pilot):
+        await sees(pilot, "No checkpoint was written yet. r: start anew", "r Start anew")
+        assert not shows(pilot, "go on from", "Resume")
+        await pilot.press("r")
+        await until(pilot, lambda: pilot.app.chosen.name == "mine-2" and pilot.app.chosen.rows)
+        flags = flags_of(pilot.app.chosen)
+        assert flags["--max_iters"] == "77"
+        assert "--resume" not in flags
+
+    drive(tui.Tui(root, folder, gpt=fake), script)
+
+
+@pytest.mark.skipif(not runs.fcntl, reason="there are no such locks")
+def test_a_full_disk_is_named_with_the_key_that_helps(root, fake, monkeypatch):
+    folder = make_run(root / "mine", 200, end="")
+    usage = shutil.disk_usage(root)
+    monkeypatch.setattr(runs.shutil, "disk_usage", lambda path: usage._replace(free=0))
+    held = open(folder / "metrics.jsonl", "a")
+    runs.fcntl.flock(held, runs.fcntl.LOCK_EX)
+    make_older(folder, 20)
+
+    async def script(pilot):
+        await sees(pilot, "● disk full", "nothing is recorded any more", "k Kill")
+
+    drive(tui.Tui(root, folder, gpt=fake), script)
+    held.close()
+
+
+def test_another_run_at_work_is_one_key_away(root, fake):
+    make_run(root / "old", 50)
+    make_run(root / "busy", 100, end="", most=400)
+
+    async def script(pilot):
+        await sees(pilot, "● done", "n Next run at work")
+        await pilot.press("n")
+        await until(pilot, lambda: pilot.app.chosen.name == "busy")
+
+    drive(tui.Tui(root, root / "old", gpt=fake), script)
+
+
+# ---- time-lapse --------------------------------------------------------------------------------------------
+
+
+def test_words_that_exist_are_lit(tmp_path):
+    (tmp_path / "mine.txt").write_text("The cat sat. On the MAT!")
+    words, source = tui.vocabulary(str(tmp_path / "mine.txt"))
+    assert words == {"the", "cat", "sat", "mat"}
+    assert "mine.txt" in source
+    parts, known, of = tui.lit("the ca cxt, Mat", words)
+    assert "".join(text for text, _ in parts) == "the ca cxt, Mat"
+    assert [text for text, look in parts if look == tui.LIT] == ["the", "Mat"]
+    assert (known, of) == (2, 3)
+    words, source = tui.vocabulary("nowhere/at/all")
+    assert "Python's manual" in source
+    assert "its training text" not in source
+    assert "statement" in words
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_where_nothing_can_be_read_nothing_breaks(tmp_path, root, fake):
+    os.mkfifo(tmp_path / "pipe")
+    assert "Python's manual" in tui.vocabulary(str(tmp_path / "pipe"))[1]
+
+    async def script(pilot):
+        await ready(pilot)
+        box = tui.Browse()
+        pilot.app.push_screen(box)
+        await sees(pilot, "pipe")
+        assert box.first_lines(tmp_path / "pipe") == "no file to read"
+        assert box.first_lines(tmp_path / "gone") == "no file to read"
+        (tmp_path / "bytes").write_bytes(b"a\0b")
+        assert box.first_lines(tmp_path / "bytes") == "no text"
+        box.open(tmp_path / "gone")
+        assert box.folder == tmp_path
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (140, 40), (60, 16)])
+def test_samples_are_stepped_through_played_and_slid(root, fake, size):
+    folder = make_run(root / "mine", 200, end="", most=400)
+
+    async def script(pilot):
+        app = pilot.app
+        await until(pilot, lambda: app.chosen and app.chosen.state == "training")
+        await pilot.press("t")
+        lapse = app.page.query_one(tui.TimeLapse)
+        await sees(pilot, "step 200 · loss ", "5 of 5", "lit", "sample 200")
+        assert shows(pilot, "sample 0 ") == (size[1] > 16)
+        assert shows(pilot, "sample 100 ") == (size[0] > 112)  # the middle, where there is room
+        await until(pilot, lambda: "words lit" in screen(app))
+        await pilot.press("left", "left_square_bracket")
+        await sees(pilot, "step 100 · loss ", "3 of 5", "sample 100")
+        await pilot.click(tui.Slider, offset=(1, 2))
+        await sees(pilot, "1 of 5")
+        await pilot.press("space")
+        await until(pilot, lambda: lapse.at == 4 and not lapse.timer)
+        write_lines(folder, [{"kind": "sample", "step": 250, "text": "one more"}], "a")
+        await sees(pilot, "6 of 6", "one more")  # who looks at the newest goes on to do so
+        await pilot.press("home", "escape")
+        await until(pilot, lambda: not shows(pilot, "words lit"))
+
+    drive(tui.Tui(root, folder, gpt=fake), script, size)
+
+
 # ---- Runs --------------------------------------------------------------------------------------------------
 
 
@@ -646,7 +872,7 @@ def test_runs_are_sorted_filtered_overlaid_renamed_copied_and_deleted(root, fake
         await until(pilot, lambda: set(app.clipboard.split()) == expected)
         await pilot.press("escape")
         await until(pilot, lambda: len(names(app)) == 3)
-        await pilot.press("home", "space", "space")
+        await pilot.press("home", "space", "down", "space")
         await until(pilot, lambda: [f.name for f in app.page.marked] == ["b", "a"])
         await until(
             pilot,
@@ -663,7 +889,7 @@ def test_runs_are_sorted_filtered_overlaid_renamed_copied_and_deleted(root, fake
         await pilot.press("d")
         await sees(pilot, "Delete b, a")
         (root / "a" / "precious.txt").write_text("not ours")
-        await pilot.press("d")
+        await pilot.press("y")
         await until(pilot, lambda: not (root / "b").exists())
         assert (root / "a" / "precious.txt").exists()
         await until(pilot, lambda: names(app) == ["c"])
@@ -690,6 +916,48 @@ def test_no_runs_yet(root, fake):
         for key, words in (("2", "Nothing to watch yet"), ("3", "No runs yet"), ("4", "No model yet")):
             await pilot.press(key)
             await sees(pilot, words)
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_a_mark_survives_another_name(root, fake):
+    for name in "ab":
+        make_run(root / name, 100)
+
+    async def script(pilot):
+        app = pilot.app
+        await pilot.press("3")
+        await until(pilot, lambda: len(names(app)) == 2)
+        await pilot.press("home", "space", "down", "space", "n")
+        await until(pilot, lambda: isinstance(app.screen, tui.Enter))
+        await pilot.press("!", "enter")
+        await until(pilot, lambda: any(name.endswith("!") for name in names(app)))
+        assert {folder.name for folder in app.page.marked} == set(names(app))
+        await until(pilot, lambda: len(app.page.query_one(tui.Chart).curves) == 2)
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_the_keys_of_the_list_are_said(root, fake):
+    make_run(root / "a", 100)
+    make_run(root / "b", 100, level="word")
+
+    async def script(pilot):
+        app = pilot.app
+        await pilot.press("3")
+        await sees(pilot, "⏎ Watch", "n Rename", "validation loss, by step")
+        await pilot.press("v")
+        await sees(pilot, "training loss, smoothed, by step")
+        await pilot.press("home", "space", "down", "space")  # of different levels: only bytes compare
+        await sees(pilot, "bits per byte, by step", "char and word")
+        table = app.page.query_one("#table", DataTable)
+        await pilot.press("home")
+        assert table.cursor_row == 0
+        await pilot.press("G")
+        assert table.cursor_row == 1
+        await pilot.press("question_mark")
+        await sees(pilot, "⏎  Watch")
+        assert not shows(pilot, "Page Left")
 
     drive(tui.Tui(root, gpt=fake), script)
 
@@ -823,6 +1091,7 @@ def test_chat_streams_stops_and_tries_again(root, fake, size):
         saved = list((root / "mine").glob("chat-*.txt"))
         assert saved[0].read_text().startswith("Once! w0 w1")
         assert json.loads(saved[0].with_suffix(".json").read_text())["turns"][0]["settings"]["seed"] == 7
+        assert json.loads(saved[0].with_suffix(".json").read_text())["turns"][0]["model"].endswith("best.pt")
         await pilot.press("escape", "y")
         assert app.clipboard.startswith(" w0 w1")
         page.query_one("#mode", Knob).value = "dialogue"
@@ -845,8 +1114,11 @@ def test_xray_shows_what_else_could_have_stood_there(root, fake):
         await talking(pilot)
         await quiet(pilot)
         await pilot.press("ctrl+l")
-        await sees(pilot, "instead: ␣the 50.0%", "surely")
-        await pilot.press("right", "right", "right")
+        await sees(pilot, "w29\\n 90.0%", "instead: ␣the 50.0%", "surely")  # of what came last
+        await pilot.press("left")
+        assert pilot.app.page.turns[0].at == 29
+        await pilot.press("escape", "escape", "x", "x")
+        await pilot.press("right", "right", "right", "right")
         await until(pilot, lambda: shows(pilot, "␣w3 30.0%") and pilot.app.page.turns[0].at == 3)
         line = next(i for i, text in enumerate(screen(pilot.app).split("\n")) if "Once w0 w1" in text)
         column = screen(pilot.app).split("\n")[line].index("w7")
@@ -883,6 +1155,55 @@ def test_chat_survives_models_that_fail(root, fake):
     drive(tui.Tui(root, gpt=fake), script)
 
 
+def test_the_header_tells_of_the_file_and_not_of_the_run(root, fake):
+    folder = make_run(root / "mine", 300)
+    write_lines(folder, [{"kind": "eval", "step": 350, "val_loss": 9}], "a")
+    write_lines(folder, [{"kind": "end", "step": 350, "reason": "done"}], "a")
+
+    async def script(pilot):
+        app = pilot.app
+        await until(pilot, lambda: app.chosen)
+        await pilot.press("f5")
+        await sees(pilot, "mine best.pt", "step 300 · val 2.456")
+        await pilot.press("ctrl+o", *"latest", "enter")
+        await sees(pilot, "mine latest.pt", "step 350 · val 9.000")
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_what_is_typed_while_the_model_loads_is_sent(root, fake):
+    make_run(root / "slow")
+
+    async def script(pilot):
+        await until(pilot, lambda: pilot.app.chosen)
+        await pilot.press("f5", *"Once", "enter")
+        await sees(pilot, "What you typed is sent")
+        await sees(pilot, "Once w0")
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_the_xray_forgets_a_token_that_is_gone(root, fake):
+    make_run(root / "mine")
+
+    async def script(pilot):
+        await until(pilot, lambda: pilot.app.chosen)
+        pilot.app.settings["sampling"] = {"max_new_tokens": "20"}
+        await talking(pilot)
+        await quiet(pilot)
+        page = pilot.app.page
+        await pilot.press("ctrl+l", "right", "right")
+        await sees(pilot, "␣w1 10.0%")
+        await pilot.press("ctrl+r")
+        await quiet(pilot, 2)
+        assert page.turns[0].at is None
+        await sees(pilot, "␣w19\\n 90.0%")  # what came last
+        page.peek(tui.Token(" a", 0.4, [(" a", 0.4), (" b", 0.3)]))
+        assert shown(page, "#peek").startswith("␣a 40.0%   instead: ␣b 30.0%")
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
 # ---- everywhere --------------------------------------------------------------------------------------------
 
 
@@ -893,7 +1214,64 @@ def test_a_terminal_that_is_too_small_says_so(root, fake):
             await pilot.resize_terminal(59, 20)
             await sees(pilot, "59×20", "60×16")
             await pilot.resize_terminal(80, 24)
-            await sees(pilot, "1 Train")
+            await sees(pilot, "F2 Train" if key == "4" else "1 Train")
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_tabs_show_the_keys_that_work_from_here(root, fake):
+    async def script(pilot):
+        await ready(pilot)
+        await sees(pilot, "1 Train", "2 Watch")
+        pilot.app.page.query_one("#data").focus()
+        await sees(pilot, "F2 Train", "F3 Watch")
+        await pilot.press("alt+3")
+        await until(pilot, lambda: pilot.app.current_mode == "runs")
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_the_smallest_terminal_has_help_and_no_cut_words(root, fake):
+    make_run(root / "mine", 100)
+
+    async def script(pilot):
+        for key in "2345":
+            await pilot.press(f"f{key}")
+            await until(pilot, lambda: re.search(r"(\?|f1|F1) Help", screen(pilot.app).split("\n")[-1]))
+            assert not shows(pilot, "palette")
+        await pilot.press("f2")
+        await ready(pilot)
+        await sees(pilot, "char", "word", "bpe")
+
+    drive(tui.Tui(root, gpt=fake), script, (60, 16))
+
+
+@pytest.mark.parametrize("key", ["q", "ctrl+c"])
+def test_leaving_is_asked_about_in_plain_words(root, fake, key):
+    async def script(pilot):
+        await ready(pilot)
+        await pilot.press(key)
+        await sees(pilot, "Leave this program?")
+        assert not shows(pilot, "[b]")
+        await pilot.press("escape")
+        await until(pilot, lambda: not shows(pilot, "Leave this program?"))
+        await pilot.press(key)
+        await sees(pilot, "Leave this program?")
+        await pilot.press(key)
+        await until(pilot, lambda: not pilot.app.is_running)
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_the_palette_names_each_thing_once(root, fake):
+    make_run(root / "mine", 100)
+
+    async def script(pilot):
+        await until(pilot, lambda: pilot.app.chosen)
+        await pilot.press("f3")
+        titles = [command.title for command in pilot.app.get_system_commands(pilot.app.page)]
+        assert len(titles) == len(set(titles))
+        assert not {"All", "Copy selected text", "Page Left"} & set(titles)
 
     drive(tui.Tui(root, gpt=fake), script)
 

@@ -160,7 +160,7 @@ def presets_command(asked):
         for level in [only] if only else gpt.LEVELS:
             shape, config = expand(presets, name, level, asked)
             costs = cost(shape, config, devices[0])
-            expected = presets[name].get(level, {}).get("expect", "")
+            expected = (presets[name].get(level) or {}).get("expect", "")
             found[name][level] = {**vars(shape), **vars(config), **costs, "expect": expected}
             if level == (only or own_level):
                 fits = "yes" if costs["fits"] else "no"
@@ -262,7 +262,7 @@ def plot_command(asked):
     axes.legend()
     with gpt.explain(f"--out {out}", OSError, ValueError):
         axes.figure.savefig(out, bbox_inches="tight")
-    print(out)
+    print(gpt.printable(out))
 
 # ---- beside the training loop: the live display, trackers, threads that wait, use of the machine -----------
 
@@ -438,9 +438,8 @@ class Piece(str):
     "The text of a token, with .prob and .alternatives."
 
 def xray(lm, prompt, probs=3, **options):
-    """Like lm.stream, but token by token, each with .prob, its probability for the model, and .alternatives: a
-    list of [text, probability] of the likeliest tokens, so many as probs says. The text is how such a token
-    would read in its place."""
+    """Like lm.stream, but token by token, each with .prob, its probability for the model, and .alternatives:
+    so many of the likeliest tokens as probs says, as [text, probability]. The text is how it would read."""
     options = gpt.sampling({**options, "num_samples": 1})
     stops = gpt.StopTexts(options.stop)
     before = lm.encode(prompt)[-1]

@@ -30,13 +30,15 @@ from functools import partial
 from pathlib import Path
 
 from runs import (
-    LIVE, Run, ago, clean, clock, find_runs, fixed, loss_points, number, short, size, smooth, val_points,
+    LIVE, Run, ago, clean, clock, find_runs, fixed, loss_points, number, plain_file, short, size, smooth,
+    val_points,
 )
 
 try:
     from rich.segment import Segment, Segments
     from rich.text import Text
     from textual import on, work
+    from textual.actions import parse as parse_action
     from textual.app import App, SystemCommand
     from textual.binding import Binding
     from textual.containers import Horizontal, Vertical, VerticalScroll
@@ -48,7 +50,7 @@ try:
     from textual.style import Style
     from textual.widget import Widget
     from textual.widgets import (
-        Button, DataTable, DirectoryTree, Footer, Input, Label, OptionList, Static, TextArea,
+        Button, DataTable, Footer, Input, Label, OptionList, Static, TextArea,
     )
     from textual.widgets.option_list import Option
 except ImportError as e:
@@ -57,6 +59,7 @@ except ImportError as e:
 HERE = Path(__file__).resolve().parent
 SMALLEST_WIDTH = 60                              # columns and rows of a terminal to work in
 SMALLEST_HEIGHT = 16
+ROOMY = 76                                       # columns from which lines need not be cut short
 WIDE = 112                                       # columns from which there is room for more beside it
 KEY = "bold $text-accent"                        # how keys and titles look
 DIM = "$foreground 60%"                          # and what matters less
@@ -132,6 +135,18 @@ def written(value):
     return str(value)
 
 
+def as_flags(values):
+    "A dict -> words of a command line."
+    words = []
+    for name, value in values.items():
+        text = written(value)
+        if text.startswith("-"):                 # alone it would be taken for a flag itself
+            words.append(f"--{name}={text}")
+        else:
+            words += [f"--{name}", text]
+    return words
+
+
 def fit_for_a_name(text):
     "Whether a folder can have this name, on every system."
     return bool(text.strip(". ")) and not re.search(r'[\\/:*?"<>|\0-\x1f]', text)
@@ -167,6 +182,7 @@ class Words(Static):
 Curve = namedtuple("Curve", "name style points look", defaults=["line"])  # look: line, band or marks
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # of a braille character, by row and column
 BRAILLE = "utf" in (sys.stdout.encoding or "").lower() and os.environ.get("TERM") != "linux"
+ENOUGH_POINTS = 10                               # of a curve, from which its start may leave the picture
 HUES = "primary", "accent", "success", "error", "warning", "secondary"  # of runs laid over one another
 LETTERS = "abcdef"                               # which tell these apart without colour
 
@@ -435,19 +451,25 @@ class Chart(Widget, can_focus=True):
     def frame(self, curves, width, height):
         "What is shown: the part that was zoomed to, and as high as its points need."
         x0, x1 = self.span()
-        # The first steps are far above all that follows: they may leave through the top.
         calm = x0
         if not self.log_x and not self.view:
             calm = x0 + 0.02 * (x1 - x0)
-        ys = sorted(p[1] for curve in curves for p in curve.points if calm <= p[0] <= x1)
-        if not ys:
-            ys = sorted(p[1] for curve in curves for p in curve.points if x0 <= p[0] <= x1)
-        if not ys:
-            ys = [0, 1]
-        low = ys[0]
-        high = ys[min(len(ys) - 1, int(len(ys) * 0.99))]
+        reaches = [self.reach(curve, x0, calm, x1) for curve in curves]
+        reaches = [reach for reach in reaches if reach] or [(0, 1)]
+        low = min(reach[0] for reach in reaches)
+        high = max(reach[1] for reach in reaches)
         margin = 0.05 * (high - low) or 0.05 * abs(high) or 1
         return Frame(x0, x1, low - margin, high + margin, width, height)
+
+    def reach(self, curve, x0, calm, x1):
+        """-> the lowest and the highest value to be seen of a curve, or None. Its first steps are far above
+        all that follows, so they may leave through the top, unless there is little else."""
+        ys = sorted(p[1] for p in curve.points if calm <= p[0] <= x1)
+        if not ys or len(ys) < ENOUGH_POINTS and curve.look != "marks":
+            ys = sorted(p[1] for p in curve.points if x0 <= p[0] <= x1)
+        if not ys:
+            return None
+        return ys[0], ys[min(len(ys) - 1, int(len(ys) * 0.99))]
 
     def draw(self, canvas, frame, curve, letter, style):
         seen = [p for p in curve.points if frame.x0 <= p[0] <= frame.x1]
@@ -477,8 +499,9 @@ class Chart(Widget, can_focus=True):
         numbers = {}
         for v, text in reversed(axis(frame.low, frame.high, max(2, most), self.log_y)):
             if len(text) >= self.LEFT:
-                text = f"{10 ** v if self.log_y else v:.0e}"
-            numbers[frame.down(v) // 4] = text
+                text = f"{10 ** v if self.log_y else v:.0e}".replace("e+", "e")
+            if text not in numbers.values():     # two of one name would say nothing
+                numbers[frame.down(v) // 4] = text
         return numbers
 
     def x_axis(self, frame):
@@ -533,7 +556,7 @@ class Chart(Widget, can_focus=True):
             value = ""
             if x is not None:
                 nearest = min(curve.points, key=lambda p: abs(p[0] - x))
-                value = f" {nearest[1]:.3f}"
+                value = f" {fixed(nearest[1])}"
             parts.append((f"  {sign} {curve.name}{value}", styles[curve.style]))
         if self.best and x is None:
             parts.append(("  ★ best", styles["best"]))
@@ -546,9 +569,12 @@ class Chart(Widget, can_focus=True):
 class Page(Screen):
     "One of the four screens: tabs and news above, keys below; word of it if the terminal is too small."
 
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]
-    VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-tall")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-slim"), (ROOMY, "-narrow"), (WIDE, "-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-flat"), (20, "-low"), (32, "-tall")]
     ESCAPE_TO_MINIMIZE = False
+    BINDINGS = [Binding("question_mark,f1", "app.help", "Help")]
+    had_focus = None                             # the widget that had it, while all is hidden
+    KEYED = ()                                   # classes of widgets of the page that have keys of their own
 
     def compose(self):
         tabs = Words(id="tabs")
@@ -563,13 +589,26 @@ class Page(Screen):
 
     def on_resize(self, event):
         width, height = event.size
-        self.set_class(width < SMALLEST_WIDTH or height < SMALLEST_HEIGHT, "-small")
+        was_small = self.has_class("-small")
+        is_small = width < SMALLEST_WIDTH or height < SMALLEST_HEIGHT
+        if is_small and not was_small:
+            self.had_focus = self.focused        # what is hidden loses it
+        elif was_small and not is_small and self.had_focus:
+            self.call_after_refresh(self.had_focus.focus)
+        self.set_class(is_small, "-small")
         self.query_one("#small", Words).put(
             f"This terminal is {width}×{height}; it takes {SMALLEST_WIDTH}×{SMALLEST_HEIGHT}.\n"
             "Enlarge the window or shrink the font (Ctrl -).\n"
             "Without screens: python gpt.py train\n\nctrl+q quits"
         )
+        self.query_one(Footer).show_command_palette = width >= WIDE
         self.call_after_refresh(self.refreshed)
+
+    def on_descendant_focus(self):
+        self.show_tabs()
+
+    def on_descendant_blur(self):
+        self.show_tabs()
 
     def on_screen_resume(self):
         self.refreshed()
@@ -585,12 +624,23 @@ class Page(Screen):
 
     def show(self):
         "Bring all that is shown up to date."
+        self.show_tabs()
+        self.query_one("#news", Words).put(self.news())
+
+    def show_tabs(self):
+        "The screens, each with the key that leads there from where the focus is."
         tabs = [(" gpt ", "bold $background on $primary"), " "]
         for i, (name, title) in enumerate(self.app.TABS.items(), 1):
+            key = f"F{i + 1}" if self.is_typed_into else i
             look = "bold $foreground on $background" if name == self.app.current_mode else DIM
-            tabs.append(button(f" {i} {title} ", f"app.switch_mode({name!r})", look))
+            tabs.append(button(f" {key} {title} ", f"app.switch_mode({name!r})", look))
         self.query_one("#tabs", Words).put(*tabs)
-        self.query_one("#news", Words).put(self.news())
+
+    @property
+    def is_typed_into(self):
+        "Whether digits and letters go into a field instead of being keys."
+        here = self.focused
+        return isinstance(here, (Input, TextArea)) or isinstance(here, Knob) and here.free
 
     def news(self):
         "Of what trains now; without that, the machine."
@@ -600,7 +650,8 @@ class Page(Screen):
         run = max(live, key=lambda r: (r is self.app.chosen, r.when))
         more = f" and {len(live) - 1} more" if len(live) > 1 else ""
         dot = ("● ", f"$text-{COLORS[run.state]}")
-        return bits(dot, run.name, (f"{more} {run.state} {run.done:.0%}", DIM))
+        words = bits(dot, run.name, (f"{more} {run.state} {run.done:.0%}", DIM))
+        return words.stylize(Style.from_meta({"@click": f"app.watch_folder({str(run.folder)!r})"}))
 
 
 class Box(ModalScreen):
@@ -652,6 +703,12 @@ class Ask(Box):
         self.dismiss(None if event.option_id == "esc" else event.option_id)
 
 
+class Leave(Ask):
+    "Whether to quit: the key that asked answers, too."
+
+    BINDINGS = [hidden("ctrl+c", "dismiss('q')", "Quit")]
+
+
 class Enter(Box):
     "A question to be answered in words; problem(words) says what is wrong with them, or nothing."
 
@@ -672,8 +729,9 @@ class Pick(Box):
 
     BINDINGS = [hidden("down", "move('down')", "Next"), hidden("up", "move('up')", "Back")]
 
-    def __init__(self, title, options):
+    def __init__(self, title, options, paths=False):
         self.options = options
+        self.paths = paths                       # whether a path may be typed or pasted instead
         self.list = OptionList(compact=True)
         super().__init__(title, Input(placeholder="type to narrow down", compact=True), self.list)
 
@@ -681,13 +739,24 @@ class Pick(Box):
         self.on_input_changed()
 
     def on_input_changed(self):
-        words = self.query_one(Input).value.lower().split()
+        typed = self.query_one(Input).value
+        words = typed.lower().split()
         self.list.clear_options()
         for option, shown in self.options:
             text = str(shown).lower()
             if all(word in text for word in words):
                 self.list.add_option(Option(shown, id=option))
+        if not self.list.option_count:
+            self.list.add_option(self.other(typed))
         self.list.highlighted = 0
+
+    def other(self, typed):
+        "What is offered for words that are in no line of the list."
+        path = Path(os.path.expanduser(typed.strip().strip("'\"")))
+        if self.paths and os.path.exists(path):
+            return Option(bits(("use ", KEY), clean(path)), id=str(path))
+        what = "nothing" if not self.paths else "no file and nothing"
+        return Option(bits((f"there is {what} of that name", DIM)), disabled=True)
 
     def action_move(self, where):
         getattr(self.list, f"action_cursor_{where}")()
@@ -708,13 +777,16 @@ class Help(Box):
         lines = []
         for key, words in keys:
             lines += [(f"{key:>14}  ", KEY), f"{words}\n"]
-        super().__init__("help", Static(bits(f"{page.HELP}\n\n", *lines)), scrolls=True)
+        super().__init__("help", Static(bits(" ".join(page.HELP.split()), "\n\n", *lines)), scrolls=True)
 
 
 class Knob(Widget, can_focus=True):
     "A value out of a row of values: arrows step, a click picks, and where it is free a number can be typed."
 
-    DEFAULT_CSS = "Knob { width: 1fr; height: 1; }"
+    DEFAULT_CSS = """
+    Knob { width: 1fr; height: 1; }
+    Knob:focus { background: $primary 30%; }
+    """
     BINDINGS = [
         hidden("left,minus", "turn(-1)", "Less"),
         hidden("right,plus,space", "turn(1)", "More"),
@@ -803,6 +875,265 @@ class Field(Horizontal):
         super().__init__(Label(label), box, **more)
 
 
+# ---- time-lapse: babble that turns into English ------------------------------------------------------------
+
+WORD = re.compile(r"[^\W\d_]{3,}")               # shorter ones are hit by chance
+MOST_TEXT = 20_000_000                           # bytes that are read to know a text's words
+PLAYING_SECONDS = 10                             # that all samples take together
+SLOWEST = 0.8                                    # seconds a sample is shown while they are played, at most
+QUICKEST = 0.1
+LIT = "bold $text-success"
+UNLIT = "$foreground 55%"
+
+
+def words_of(text):
+    return {word.lower() for word in WORD.findall(text)}
+
+
+def vocabulary(data):
+    "-> all words of a training text, and what it is called. Where it is not at hand: of Python's manual."
+    path = Path(data)
+    if plain_file(path):
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            text = file.read(MOST_TEXT).decode("utf-8", "replace")
+            return words_of(text), f"its training text, {clean(path.name)}"
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:
+        return set(), ""
+    source = "Python's manual"
+    if data == "builtin":
+        source = "its training text, Python's manual"
+    return words_of(" ".join(topics.values())), source
+
+
+def lit(text, words):
+    "A sample with the words that exist in bright. -> its parts, how many were lit, and of how many"
+    parts = []
+    end = 0
+    known = 0
+    found = list(WORD.finditer(text))
+    for match in found:
+        exists = match[0].lower() in words
+        known += exists
+        parts.append((text[end:match.start()], UNLIT))
+        parts.append((match[0], LIT if exists else UNLIT))
+        end = match.end()
+    parts.append((text[end:], UNLIT))
+    return parts, known, len(found)
+
+
+class Slider(Widget):
+    "Bars of values over a rail with a knob on it; the mouse puts it anywhere."
+
+    DEFAULT_CSS = "Slider { height: 3; padding: 0 1; }"
+    at = reactive(0)                             # the value under the knob
+    values = reactive([])
+
+    class Moved(Message):
+        def __init__(self, at):
+            super().__init__()
+            self.at = at
+
+    def render(self):
+        width = self.content_size.width
+        if not self.values or width < 2:
+            return ""
+        last = len(self.values) - 1
+        here = self.at * (width - 1) // max(1, last)
+        heights = self.heights()
+        columns = [heights[round(column * last / (width - 1))] for column in range(width)]
+        parts = []
+        for base in 8, 0:                        # two rows of bars
+            row = "".join((" " + BARS)[max(0, min(8, height - base))] for height in columns)
+            parts += [(row[:here + 1], "$text-primary"), (row[here + 1:], "$foreground 25%"), "\n"]
+        parts += [("━" * here, "$text-primary"), ("●", "bold $text-accent")]
+        parts.append(("━" * (width - here - 1), "$foreground 25%"))
+        return bits(*parts)
+
+    def heights(self):
+        "Each value as a number of eighths, from 1 to 16; 0 where it is not known."
+        known = [value for value in self.values if value is not None]
+        low = min(known, default=0)
+        span = max(known, default=0) - low or 1
+        return [0 if value is None else 1 + int((value - low) / span * 15) for value in self.values]
+
+    def on_mouse_down(self, event):
+        self.capture_mouse()
+        self.put_at(event.x)
+
+    def on_mouse_move(self, event):
+        if event.button:
+            self.put_at(event.x)
+
+    def on_mouse_up(self):
+        self.release_mouse()
+
+    def put_at(self, x):
+        last = len(self.values) - 1
+        at = round((x - 1) * last / max(1, self.content_size.width - 1))
+        self.post_message(self.Moved(max(0, min(last, at))))
+
+
+class TimeLapse(Vertical, can_focus=False):
+    "The samples of a run, one after the other: the same prompt and the same dice, only the weights differ."
+
+    DEFAULT_CSS = """
+    TimeLapse {
+        display: none;
+        #first { height: 6; }
+        #middle { display: none; }
+        #all { display: none; height: 1fr; margin: 1 0; padding: 0 2; text-wrap: nowrap; }
+        #meaning { height: 2; padding: 0 1; }
+    }
+    """
+    BINDINGS = [
+        Binding("space", "play", "Play"),
+        Binding("left,left_square_bracket", "step(-1)", "Earlier"),
+        Binding("right,right_square_bracket", "step(1)", "Later"),
+        hidden("home", "jump(0)", "First sample"),
+        hidden("end", "jump(-1)", "Newest sample"),
+        Binding("escape", "screen.lapse", "Back"),
+    ]
+
+    def __init__(self):
+        super().__init__()
+        self.folder = None                       # of the run whose samples these are
+        self.samples = []                        # (step, text), the oldest first
+        self.losses = []                         # the validation loss at each of them, or None
+        self.words = set()
+        self.source = ""                         # where these words stand
+        self.at = 0
+        self.timer = None
+
+    def compose(self):
+        with Vertical(id="lapse"):
+            for name in "first", "middle", "now":
+                with VerticalScroll(id=name, classes="pane", can_focus=False):
+                    yield Words()
+        yield Words(id="all")
+        yield Slider()
+        yield Words(id="meaning")
+
+    def put(self, run):
+        "Show this run's samples. Who looks at the newest goes on to do so when one more comes."
+        if run.folder != self.folder:
+            self.folder = run.folder
+            self.samples = []
+            self.words = set()
+            self.source = ""
+            self.learn_words(str(run.part("train").get("data", "")))
+        follows = self.at >= len(self.samples) - 1
+        newest = {}
+        for step, text in run.samples:
+            newest.setdefault(step, text)        # of two at one step the later one
+        self.samples = sorted(newest.items())
+        losses = {found.step: found.val for found in run.evals}
+        self.losses = [losses.get(step) for step, _ in self.samples]
+        last = max(0, len(self.samples) - 1)
+        self.at = last if follows else min(self.at, last)
+        self.show()
+
+    @work(thread=True, exclusive=True)
+    def learn_words(self, data):
+        found = vocabulary(data)
+        self.app.call_from_thread(self.know, *found)
+
+    def know(self, words, source):
+        self.words = words
+        self.source = source
+        self.show()
+
+    def show(self):
+        slider = self.query_one(Slider)
+        slider.values = self.losses
+        slider.at = self.at
+        if not self.samples:
+            self.query_one("#now Words", Words).put(("No sample yet: the first comes with step 0.", DIM))
+            return
+        for name, at in ("first", 0), ("middle", self.at // 2), ("now", self.at):
+            self.show_sample(self.query_one(f"#{name}"), name, at)
+        self.query_one("#all", Words).put(*self.lines())
+        self.query_one("#meaning", Words).put(*self.meaning())
+
+    def lines(self):
+        "Where there is room: the start of each sample in a line, as many as fit around the one shown."
+        width, height = self.query_one("#all").content_size
+        count = max(0, min(height, len(self.samples)))
+        first = max(0, min(self.at - count // 2, len(self.samples) - count))
+        for at in range(first, first + count):
+            step, text = self.samples[at]
+            is_here = at == self.at
+            loss = fixed(self.losses[at])
+            head = (f"{'●' if is_here else ' '} {step:>9,}  {loss:>7}  ", KEY if is_here else DIM)
+            parts, _, _ = lit(" ".join(text.split()), self.words)
+            yield bits(head, *parts).truncate(width) + "\n"
+
+    def show_sample(self, pane, name, at):
+        step, text = self.samples[at]
+        parts, known, of = lit(text.strip("\n"), self.words)
+        title = f"step {step:,}"
+        if self.losses[at] is not None:
+            title += f" · loss {fixed(self.losses[at])}"
+        if self.words:
+            title += f" · {known} of {of} words lit"
+        pane.border_title = title
+        pane.border_subtitle = name
+        if name == "now":
+            pane.border_subtitle = f"{at + 1} of {len(self.samples)}"
+        pane.query_one(Words).put(*parts)
+
+    def meaning(self):
+        "What is seen, in two lines."
+        keys = "← →", "space"
+        yield from [(keys[0], KEY), " or the mouse: step by step   ", (keys[1], KEY)]
+        yield " stops" if self.timer else " plays"
+        yield ("   bars: loss\n", DIM)
+        if self.source:
+            yield ("lit", LIT)
+            yield (f": words of 3 letters or more from {self.source}", DIM)
+
+    def move(self, at):
+        if self.samples:
+            self.at = max(0, min(len(self.samples) - 1, at))
+            self.show()
+
+    def halt(self):
+        if self.timer:
+            self.timer.stop()
+        self.timer = None
+
+    def action_step(self, by):
+        self.halt()
+        self.move(self.at + by)
+
+    def action_jump(self, to):
+        self.halt()
+        self.move(to % max(1, len(self.samples)))
+
+    @on(Slider.Moved)
+    def slide(self, event):
+        self.halt()
+        self.move(event.at)
+
+    def action_play(self):
+        "From here to the end; from the end, all of it."
+        if self.timer:
+            self.halt()
+            self.show()
+            return
+        if self.at == len(self.samples) - 1:
+            self.at = 0
+        pause = PLAYING_SECONDS / max(1, len(self.samples))
+        self.timer = self.set_interval(max(QUICKEST, min(SLOWEST, pause)), self.play_on)
+        self.show()
+
+    def play_on(self):
+        if self.at >= len(self.samples) - 1:
+            self.halt()
+        self.move(self.at + 1)
+
+
 # ---- Watch: one run ----------------------------------------------------------------------------------------
 
 SMOOTHING = {0.05: "light", 0.15: "strong", 0: "off"}  # share of the way that smooth() looks back
@@ -836,6 +1167,7 @@ class Charted(Page):
 
 
 class Watch(Charted):
+    KEYED = (TimeLapse,)
     HELP = """Watch one run, running or not, ours or not: all of it is read from the run's folder.
 Bright line: training loss, smoothed; dim: each reading; dots: validation; the star: the best."""
     CSS = """
@@ -859,6 +1191,14 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         &.-wide #side, &.-wide #log, #watch.-log #log { display: block; }
         &.-wide #stats, #watch.-log #samples, #watch.-log #left { display: none; }
         #watch.-log #talk { height: 1fr; }
+        #watch.-lapse TimeLapse { display: block; }
+        &.-flat #first { display: none; }
+        &.-tall #lapse { height: 16; }
+        &.-tall #all { display: block; }
+        &.-wide #lapse { layout: horizontal; }
+        &.-wide.-tall #lapse { height: 12; }
+        &.-wide #lapse .pane { width: 1fr; height: 100%; display: block; }
+        #watch.-lapse #present, #watch.-lapse #side { display: none; }
     }
     """
     BINDINGS = [
@@ -866,15 +1206,20 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         Binding("p", "control('go')", "Go on"),
         Binding("s", "stop", "Stop"),
         Binding("r", "resume", "Resume"),
+        Binding("r", "anew", "Start anew"),
         Binding("g", "control('sample')", "Sample"),
         Binding("c", "chat('best.pt')", "Chat"),
         hidden("C", "chat('latest.pt')", "Chat with the newest weights"),
+        Binding("t", "lapse", "Time-lapse"),
         Binding("l", "log_pane", "Log"),
         Binding("m", "smooth", "Smooth"),
         *CHART_KEYS,
-        hidden("k", "kill", "Kill the process"),
+        Binding("k", "kill", "Kill"),
+        Binding("n", "app.watch_next", "Next run at work"),
         hidden("w", "copy", "Copy the command"),
     ]
+    ABOUT_A_RUN = ("control", "stop", "kill", "resume", "anew", "chat", "lapse", "log_pane", "smooth", "log",
+                   "chart", "copy")              # actions
     ALWAYS = "train", "val", "best"              # shown even where there is no number yet
     STATS = "train", "val", "best", "bits/byte", "memory", "MFU"
     SIDE = {
@@ -893,6 +1238,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         super().__init__()
         self.share = 0.05                        # how much the loss is smoothed
         self.footer_is_for = None
+        self.asked_presets = False
 
     @property
     def run(self):
@@ -902,7 +1248,8 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         yield Words(id="head")
         yield Words(id="warning")
         with Horizontal(id="watch"):
-            with Vertical():
+            yield TimeLapse()
+            with Vertical(id="present"):
                 with Vertical(id="left"):
                     yield Chart("no numbers yet")
                     yield Words(id="stats")
@@ -943,20 +1290,24 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         self.show_warnings(run)
         self.show_trouble(run)
         self.show_samples(run)
+        if self.query_one("#watch").has_class("-lapse"):
+            self.query_one(TimeLapse).put(run)
         self.query_one("#log Words", Words).put("\n".join(run.lines()[-100:]))
 
     def show_footer(self, run):
         "The footer is made anew where other keys work than before, and not at each repaint."
         now = None
         if run:
-            now = run.folder, run.state, len(run.checkpoints)
+            now = run.folder, run.state, len(run.checkpoints), run.full, self.app.next_live()
         if now != self.footer_is_for:
             self.footer_is_for = now
             self.refresh_bindings()
 
     def title_line(self, run):
         state = f"● {run.state}"
-        if run.state == "stalled":
+        if run.full:
+            state = "● disk full"
+        elif run.state == "stalled":
             state += f" {clock(run.silent)}"
         steps = f"  step {run.step:,}"
         most = number(run.start.get("max_iters"))
@@ -964,7 +1315,10 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
             steps += f"/{most:,}"
         width = self.size.width - 2
         room = max(1, width - len(run.name + state + steps) - 4)
-        left = [(run.name, "bold"), "  ", (clean(run.folder)[-room:], DIM)]
+        where = f"  {clean(run.folder)[-room:]}"
+        if run.folder.parent == self.app.root and not self.is_wide:
+            where = ""                           # the name says it all
+        left = [(run.name, "bold"), (where, DIM)]
         return ends(width, left, [(state, f"$text-{COLORS[run.state]}"), steps])
 
     def progress_line(self, run):
@@ -989,7 +1343,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         band = [(row.step, row.loss, row.low, row.high) for row in run.rows if row.loss is not None]
         curves = [
             Curve("", "raw", band, "band"),
-            Curve("train", "train", smoothed),
+            Curve("train, smoothed" if self.share else "train", "train", smoothed),
             Curve("val", "val", val_points(run), "marks"),
         ]
         best = run.best
@@ -1000,7 +1354,10 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
 
     def show_warnings(self, run):
         told = []
-        if run.state == "stalled":
+        if run.full:
+            told.append("Disk full: nothing is recorded any more, and p, s and g can't reach the trainer. "
+                        "Make room, or k kills the process.")
+        elif run.state == "stalled":
             process = "Whether its process lives can't be seen from here."
             if run.held:
                 process = "Its process lives: it may wait for a disk or swap memory."
@@ -1021,6 +1378,9 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         self.query_one("#talk").display = not box.display
         if not trouble:
             return
+        if trouble.flags and not self.app.catalog and not self.asked_presets:
+            self.asked_presets = True
+            self.learn_presets()
         box.border_title = f"training ended: {trouble.headline}"
         parts = []
         if trouble.why:
@@ -1032,7 +1392,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         parts += [(f"{line[:400]}\n", DIM) for line in last]
         if run.start:
             parts.append(f"{run.kept()} ")
-        parts += [("r", KEY), f": {trouble.remedy}.  "]
+        parts += [("r", KEY), f": {self.remedy(run)[0]}.  "]
         if run.exit_status is None:
             parts.append("l: the whole log.")
         else:
@@ -1131,15 +1491,18 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
     def check_action(self, action, parameters):
         run = self.run
         if not run:
-            return action not in ("control", "stop", "kill", "resume", "chat", "log_pane", "smooth", "log",
-                                  "chart", "copy")
+            return action not in self.ABOUT_A_RUN
         live = run.state in LIVE
         if action == "control":
             return live and run.state != "starting" and self.takes(parameters[0])
-        if action in ("stop", "kill"):
+        if action == "stop":
             return live
+        if action == "kill":                     # only where nothing gentler is of use
+            return run.full or run.state == "stalled"
         if action == "resume":
-            return not live and run.state != "gone"
+            return not live and run.state != "gone" and run.can_go_on
+        if action == "anew":
+            return not live and run.state != "gone" and not run.can_go_on
         if action == "chat":
             return bool(run.checkpoints)
         return True
@@ -1157,14 +1520,15 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         try:
             self.run.control(word)
         except OSError as e:
-            self.notify(f"{self.run.folder}: {e.strerror}", severity="error")
+            why = f"{self.run.folder}: {e.strerror}. Only k, which kills it, needs no disk."
+            self.notify(why, severity="error")
         else:
             self.notify(f"It {told[word]} after this step", timeout=2)
 
     @work
     async def action_stop(self):
         run = self.run
-        text = f"Stop {run.name}? It saves, and can be resumed."
+        text = f"Stop {run.name}? It saves, and can be resumed. Until you say so it trains on."
         if not await self.app.push_screen_wait(Ask("stop", text, s="stop and save")):
             return
         if run.state == "starting" and run.process:
@@ -1188,20 +1552,65 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
 
     def action_resume(self):
         run = self.run
+        flags = ["--resume", str(run.folder)]
+        flags += [f"--{name}={value}" for name, value in self.remedy(run)[1].items()]
+        self.app.launch(run.folder, flags)
+
+    @work
+    async def action_anew(self):
+        "A run of the same settings in a new folder, since nothing was kept to go on from."
+        run = self.run
         if not run.start:
             self.app.switch_mode("train")
             return
-        if not (run.folder / "latest.pt").exists():
-            self.notify("No checkpoint to go on from: start anew on Train (1)", severity="warning")
+        run.find_checkpoints()
+        if run.can_go_on:                        # one has come since the footer was made
+            self.action_resume()
             return
-        flags = ["--resume", str(run.folder)]
-        if run.trouble:
-            flags += [f"--{name}={value}" for name, value in run.trouble.flags.items()]
-        self.app.launch(run.folder, flags)
+        settings = await self.app.settings_of(run)
+        settings |= self.remedy(run)[1]
+        folder = self.app.fresh_folder(run.folder.name)
+        self.app.launch(folder, as_flags({**settings, "out_dir": str(folder)}))
+
+    def remedy(self, run):
+        "What helps, and its flags. Rates far above the preset's own are set back to those at once."
+        if not run.trouble:
+            return "", {}
+        flags = dict(run.trouble.flags)
+        train = run.part("train")
+        known = {}
+        if self.app.catalog:
+            known = self.app.catalog.recipe(train.get("preset"), train.get("level"))
+        for name in {"learning_rate", "muon_lr"} & flags.keys() & known.keys():
+            if (number(train.get(name)) or 0) > 3 * known[name]:
+                flags[name] = known[name]
+        if flags == run.trouble.flags:
+            return run.trouble.remedy, flags
+        rates = ", ".join(f"{name} {written(value)}" for name, value in sorted(flags.items()))
+        return f"{run.again} with the preset's own {rates}", flags
+
+    @work(exclusive=True, group="catalog")
+    async def learn_presets(self):
+        if not await self.app.read_presets():
+            self.show()
 
     def action_log_pane(self):
         self.query_one("#watch").toggle_class("-log")
         self.show()
+
+    def action_lapse(self):
+        "Between the run as it is and the samples of all its steps."
+        watch = self.query_one("#watch")
+        lapse = self.query_one(TimeLapse)
+        watch.toggle_class("-lapse")
+        lapse.can_focus = watch.has_class("-lapse")
+        if lapse.can_focus:
+            lapse.put(self.run)
+            lapse.focus()
+            self.call_after_refresh(lapse.show)  # now it knows its size
+        else:
+            lapse.halt()
+            self.set_focus(None)
 
     def action_smooth(self):
         order = list(SMOOTHING)
@@ -1243,28 +1652,38 @@ def delete_run(folder):
         return f"{clean(folder)}: {e.strerror}"
 
 
+class RunTable(DataTable):
+    "The list, whose keys are about a whole line."
+
+    BINDINGS = [
+        Binding("enter", "screen.open", "Watch"),
+        hidden("home,g", "scroll_top", "First run"),
+        hidden("end,G", "scroll_bottom", "Last run"),
+    ]
+
+
 class Runs(Charted):
     HELP = """All runs of this folder. Space marks runs whose curves are then laid over one another; with none
 marked, the chart shows the one under the cursor. A click on a column's title sorts by it."""
     CSS = """
     Runs {
         #filter { display: none; }
-        #overlay { border-top: solid $foreground 15%; }
+        #overlay { border-top: solid $foreground 15%; border-title-color: $text-accent; }
         #none { display: none; padding: 1 3; height: 1fr; }
     }
     """
+    KEYED = (RunTable,)
     BINDINGS = [
-        Binding("enter", "open", "Watch"),
         Binding("space", "mark", "Overlay"),
+        Binding("v", "which", "Loss"),
         Binding("s", "sort", "Sort"),
         hidden("S", "reverse", "Sort the other way"),
         Binding("slash", "filter", "Filter"),
         Binding("c", "chat", "Chat"),
+        Binding("n", "rename", "Rename"),
         Binding("d", "delete", "Delete"),
-        hidden("n", "rename", "Rename"),
         hidden("w", "copy", "Copy the command"),
         hidden("escape", "clear", "Show all"),
-        hidden("v", "which", "Training or validation loss"),
         *CHART_KEYS,
     ]
     COLUMNS = [
@@ -1280,13 +1699,18 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         Column("tok/s", True, lambda run: run.speed, True, short),
         Column("when", True, lambda run: run.when, True, None),
     ]
+    LOSSES = {                                   # what the chart can show: points of a run
+        "validation loss": val_points,
+        "training loss, smoothed": lambda run: smooth(loss_points(run), 0.05),
+        "bits per byte": lambda run: [(e.step, e.bits) for e in run.evals if e.bits is not None],
+    }
     FILTERED = "run", "state", "preset", "level", "data"  # the columns in which the filter looks
 
     def __init__(self):
         super().__init__()
         self.by = "when"                         # the column that sorts
         self.backwards = False
-        self.validation = True                   # which loss the chart shows
+        self.which = "validation loss"           # what the chart shows
         self.marked = []                         # folders
         self.listed = []                         # the runs as they stand in the table
         self.drawn = None                        # what the table shows
@@ -1295,7 +1719,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         yield Words(id="none")
         filter_words = "filter: words of name, state, preset, level or data"
         yield Input(placeholder=filter_words, id="filter", compact=True)
-        yield DataTable(id="table", cursor_type="row", zebra_stripes=False, cell_padding=1)
+        yield RunTable(id="table", cursor_type="row", zebra_stripes=False, cell_padding=1)
         yield Chart("no validation yet", id="overlay")
 
     def on_mount(self):
@@ -1358,6 +1782,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
             ("python tui.py --runs FOLDER", "bold"), ", or one run: ", ("python tui.py RUN", "bold"),
         )
         here = self.run
+        self.marked = [folder for folder in self.marked if folder in self.app.runs]
         self.listed = self.found()
         columns = self.columns()
         rows = [self.cells(run, columns) for run in self.listed]
@@ -1422,11 +1847,19 @@ marked, the chart shows the one under the cursor. A click on a column's title so
 
     @on(DataTable.RowHighlighted)
     def show_chart(self):
+        runs = self.meant()
+        levels = {configured(run, "level") for run in runs}
+        which = self.which
+        if len(levels) > 1:                      # their tokens differ, so only bytes compare
+            which = "bits per byte"
         curves = []
-        for i, run in enumerate(self.meant()):
-            points = val_points(run) if self.validation else smooth(loss_points(run), 0.05)
-            curves.append(Curve(run.name[:24], str(i % 6), points))
-        self.query_one(Chart).plot(curves)
+        for i, run in enumerate(runs):
+            curves.append(Curve(run.name[:24], str(i % 6), self.LOSSES[which](run)))
+        chart = self.query_one(Chart)
+        chart.border_title = f"{which}, by step"
+        if which != self.which:
+            chart.border_title += f" (levels {' and '.join(sorted(levels))}: loss per token does not compare)"
+        chart.plot(curves)
 
     # keys
 
@@ -1436,6 +1869,8 @@ marked, the chart shows the one under the cursor. A click on a column's title so
             return bool(run)
         if action == "chat":
             return bool(run and run.checkpoints)
+        if action in ("sort", "reverse", "filter", "which", "log", "chart"):
+            return bool(self.app.runs)
         return True
 
     @on(DataTable.RowSelected)
@@ -1448,12 +1883,11 @@ marked, the chart shows the one under the cursor. A click on a column's title so
             self.marked.remove(folder)
         else:
             self.marked.append(folder)
-        self.query_one(DataTable).action_cursor_down()
         self.show()
 
     def action_which(self):
-        self.validation = not self.validation
-        self.notify("validation loss" if self.validation else "training loss, smoothed", timeout=1.5)
+        order = list(self.LOSSES)
+        self.which = order[(order.index(self.which) + 1) % len(order)]
         self.show()
 
     def action_sort(self):
@@ -1501,7 +1935,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         names = ", ".join(run.name for run in runs)
         text = f"Delete {names}, checkpoints and all? There is no way back."
         noun = "runs" if len(runs) > 1 else "run"
-        if not await self.app.push_screen_wait(Ask("delete", text, d=f"delete {len(runs)} {noun}")):
+        if not await self.app.push_screen_wait(Ask("delete", text, y=f"delete {len(runs)} {noun}")):
             return
         for run in runs:
             trouble = delete_run(run.folder)
@@ -1532,13 +1966,16 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         except OSError as e:
             self.notify(f"can't rename: {e.strerror}", severity="error")
             return
+        self.marked = [new if folder == run.folder else folder for folder in self.marked]
         self.app.forget(run)
         self.app.look_at(new)
+        self.show()
 
 
 # ---- Train: choose, change, start --------------------------------------------------------------------------
 
 LIMITS = "max_iters", "epochs", "max_minutes"    # a run needs one of these
+CORE_SPEED = 60e9                                # operations a second that one core does in training, at best
 
 
 class Catalog:
@@ -1607,25 +2044,90 @@ class Catalog:
 
 
 class Browse(Box):
-    "A file of one's own."
+    "A file of one's own: a folder after the other, with the first lines of the file under the cursor."
 
-    DEFAULT_CSS = "Browse DirectoryTree { height: 20; background: $surface; }"
+    DEFAULT_CSS = """
+    Browse {
+        OptionList { height: 12; max-height: 12; }
+        Words { height: 5; border-top: solid $foreground 15%; color: $foreground 60%; text-wrap: nowrap; }
+    }
+    """
+    BINDINGS = [hidden("backspace,left", "up", "The folder above")]
+    OURS = {"runs", "__pycache__"}               # folders in which nobody keeps texts
 
     def __init__(self):
-        tree = DirectoryTree(".")
-        tree.ICON_NODE = "▸ "
-        tree.ICON_NODE_EXPANDED = "▾ "
-        tree.ICON_FILE = "  "
-        super().__init__("a text file, or a folder made by data.py", tree)
+        self.folder = Path.cwd()
+        self.list = OptionList(compact=True)
+        super().__init__("", self.list, Words())
+        self.frame.border_subtitle = "enter takes it, backspace: the folder above"
 
-    @on(DirectoryTree.FileSelected)
-    def chosen(self, event):
-        path = event.path
+    def on_mount(self):
+        self.open(self.folder)
+
+    def open(self, folder, at=None):
+        "Show what is in a folder, with the cursor on the one of a name."
+        try:
+            found = [path for path in folder.iterdir() if self.is_of_use(path)]
+        except OSError as e:
+            self.app.notify(f"{folder}: {e.strerror}", severity="warning")
+            return
+        self.folder = folder
+        self.frame.border_title = clean(folder)
+        found.sort(key=lambda path: (not os.path.isdir(path), path.name.lower()))
+        self.list.clear_options()
+        if folder.parent != folder:
+            self.list.add_option(Option(bits(("..", "bold"), ("  the folder above", DIM)), id=".."))
+        for path in found:
+            self.list.add_option(Option(self.line(path), id=path.name))
+        names = [path.name for path in found]
+        self.list.highlighted = 1 + names.index(at) if at in names else 0
+        self.list.focus()
+
+    def is_of_use(self, path):
+        return not path.name.startswith(".") and path.name not in self.OURS
+
+    def line(self, path):
+        name = clean(path.name)
+        if os.path.isdir(path):
+            return bits((f"{name}/", "bold"))
+        found = plain_file(path)
+        length = f"{short(found.st_size)}B" if found else "—"
+        return bits(f"{name:52} ", (f"{length:>9}", DIM))
+
+    def on_option_list_option_highlighted(self, event):
+        self.query_one(Words).put(self.first_lines(self.path_of(event.option_id)))
+
+    def path_of(self, name):
+        return self.folder.parent if name == ".." else self.folder / name
+
+    def first_lines(self, path):
+        if os.path.isdir(path):
+            is_data = os.path.exists(path / "meta.json")
+            return "made by data.py: enter takes it" if is_data else "a folder"
+        if not plain_file(path):                 # reading a pipe would wait for who writes into it
+            return "no file to read"
+        try:
+            with open(path, "rb") as file:
+                start = file.read(1000)
+        except OSError as e:
+            return e.strerror
+        if b"\0" in start:
+            return "no text"
+        return clean(start.decode("utf-8", "replace").replace("\r", ""))
+
+    def on_option_list_option_selected(self, event):
+        path = self.path_of(event.option_id)
+        if os.path.isdir(path) and not os.path.exists(path / "meta.json"):
+            self.open(path, at=self.folder.name)
+            return
         if path.name in ("meta.json", "train.bin", "val.bin"):
             path = path.parent
         with contextlib.suppress(ValueError):
             path = path.relative_to(Path.cwd())
         self.dismiss(str(path))
+
+    def action_up(self):
+        self.open(self.folder.parent, at=self.folder.name)
 
 
 class Train(Page):
@@ -1633,8 +2135,10 @@ class Train(Page):
 what is wrong is said while you type. enter goes on, esc goes back to the presets."""
     CSS = """
     Train {
-        #recipes { width: 37; height: 100%; overflow-x: hidden; }
-        &.-wide #recipes { width: 84; }
+        #recipes { width: 38; height: 100%; overflow-x: hidden; }
+        &.-slim #recipes { width: 22; }
+        &.-flat #about, &.-flat #more { display: none; }
+        &.-wide #recipes { width: 65%; }
         #form { padding: 0 1; border-left: solid $foreground 15%; }
         #about { margin-bottom: 1; }
         #more { height: 1; margin-top: 1; color: $text-primary; }
@@ -1654,7 +2158,7 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
     BINDINGS = [
         Binding("ctrl+s", "start", "Start"),
         Binding("ctrl+o", "data", "Data"),
-        Binding("ctrl+t", "more", "Advanced"),
+        Binding("ctrl+t,f8", "more", "Advanced"),
         Binding("ctrl+y", "copy", "Copy command"),
         hidden("down", "app.focus_next", "Next"),
         hidden("up", "app.focus_previous", "Back"),
@@ -1664,11 +2168,15 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
     ]
     COMMON = ("max_iters", "max_minutes", "batch_size", "learning_rate", "dropout", "eval_interval")
     COSTLY = {"n_layer", "n_head", "n_embd", "block_size", "batch_size", "micro_batch", "vocab_size"}
+    WORK = ("parameters", "batch_size", "block_size", "max_iters", "max_minutes")  # how much there is to do
+    HARMLESS = {"run", "data", "eval_interval", "sample_every", "sample_prompt", "sample_tokens",
+                "log_interval", "save_minutes", "keep", "threads", "tracker"}  # to the loss it comes to
     ELSEWHERE = ("preset", "presets", "level", "data", "out_dir", "resume")  # not among the advanced
 
     def __init__(self):
         super().__init__()
         self.preset = ""
+        self.drawn = None                        # the columns of the presets as they stand there
         self.edited = {}                         # field: what was typed
         self.found = {}                          # field: what is wrong
         self.cost = {}                           # of what was edited, as gpt.py says; {}: not asked
@@ -1711,30 +2219,62 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         self.choose(self.preset)
         self.show()
 
-    def fill_table(self):
-        table = self.query_one("#recipes", DataTable)
-        table.clear(columns=True)
-        titles = ["preset", "weights", "memory", "fits"]
+    def titles(self):
+        "The columns of the presets for which there is room."
+        titles = ["preset", "here"]
+        if self.size.width >= ROOMY:
+            titles = ["preset", "weights", "memory", "here"]
         if self.is_wide:
             titles += ["context", "for"]
+        return titles
+
+    def show(self):
+        super().show()
+        if self.app.catalog and self.titles() != self.drawn:
+            self.fill_table()
+
+    def fill_table(self):
+        table = self.query_one("#recipes", DataTable)
+        titles = self.drawn = self.titles()
+        with self.prevent(DataTable.RowHighlighted):
+            table.clear(columns=True)
         for title in titles:
             table.add_column(title)
         for name, about in self.app.catalog.presets.items():
             cost = self.app.catalog.recipe(name)
-            weights = short(number(cost.get("parameters")))
-            memory = size(number(cost.get("memory")))
-            fits = Text("no", self.app.color("text-error"))
-            if cost.get("fits"):
-                fits = Text("yes", self.app.color("text-success"))
-            cells = [
-                Text(clean(name), "bold"),
-                Text(weights, justify="right"),
-                Text(memory, justify="right"),
-                fits,
-                Text(str(cost.get("block_size")), justify="right"),
-                Text(clean(about.get("for", ""))),
-            ]
-            table.add_row(*cells[:len(titles)], key=name)
+            cells = {
+                "preset": Text(clean(name), "bold"),
+                "weights": Text(short(number(cost.get("parameters"))), justify="right"),
+                "memory": Text(size(number(cost.get("memory"))), justify="right"),
+                "here": self.verdict(cost),
+                "context": Text(str(cost.get("block_size")), justify="right"),
+                "for": Text(clean(about.get("for", ""))),
+            }
+            table.add_row(*[cells[title] for title in titles], key=name)
+        names = list(self.app.catalog.presets)
+        if self.preset in names:
+            table.move_cursor(row=names.index(self.preset))
+
+    def verdict(self, cost):
+        "Whether it can be trained on this machine, in a word."
+        word, hue = "yes", "success"
+        if not cost.get("fits"):
+            word, hue = "no", "error"
+        elif self.slowness(cost):
+            word, hue = self.slowness(cost), "warning"
+        return Text(word, self.app.color(f"text-{hue}"))
+
+    def slowness(self, cost):
+        "Whether processors alone take hours or days for it, even at their best; else nothing is said."
+        numbers = {name: number(cost.get(name)) or 0 for name in self.WORK}
+        if self.app.catalog.device.get("device") != "cpu" or numbers["max_minutes"]:
+            return ""
+        tokens = numbers["max_iters"] * numbers["batch_size"] * numbers["block_size"]
+        operations = 6 * numbers["parameters"] * tokens
+        hours = operations / ((os.cpu_count() or 1) * CORE_SPEED) / 3600
+        if hours > 24:
+            return "days"
+        return "hours" if hours > 2 else ""
 
     def broken(self, message):
         "Instead of all else: what is wrong with presets.json, and where."
@@ -1837,10 +2377,7 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         if data:
             name += f"-{data}"
         name = re.sub(r"[^\w.-]+", "-", name)
-        for i in itertools.count(1):
-            candidate = name if i == 1 else f"{name}-{i}"
-            if not self.is_taken(candidate):
-                return candidate
+        return self.app.fresh_folder(name).name
 
     def is_taken(self, name):
         return (self.app.root / name / "metrics.jsonl").exists()
@@ -1870,6 +2407,11 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         names = [name for name in self.app.catalog.fields if name in base]
         return {name: self.edited.get(name, written(base[name])) for name in names}
 
+    def numbers(self):
+        "What is typed of how much there is to do."
+        texts = self.texts()
+        return {name: number_of(texts[name]) for name in self.WORK if name in texts}
+
     def problems(self):
         found = self.app.catalog.problems(self.texts())
         run = self.run_name
@@ -1892,16 +2434,10 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
             texts = self.texts()                 # one of them unsets the others: so name all
             given.update({name: texts[name] for name in LIMITS if number_of(texts[name])})
         given["out_dir"] = str(self.app.root / self.run_name)
-        words = []
-        for name, text in given.items():
-            if text.startswith("-"):
-                words.append(f"--{name}={text}")
-            else:
-                words += [f"--{name}", text]
-        return words
+        return as_flags(given)
 
     def command(self):
-        return command_line(["python", "gpt.py", "train", *self.flags()])
+        return command_line([*self.app.trainer(), *self.flags()])
 
     def check(self):
         "Marks, the line of what is wrong, the command and the estimate."
@@ -1962,6 +2498,9 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         fits = ("does not fit", "bold $text-error")
         if base.get("fits"):
             fits = ("fits", "bold $text-success")
+            slowness = self.slowness({**base, **self.numbers()})
+            if slowness:
+                fits = (f"fits, but takes {slowness} here", "bold $text-warning")
         parts = []
         if self.is_costly() and not self.cost:
             parts.append("unedited: ")
@@ -1989,12 +2528,18 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
             yield f" · about {clock(steps * tokens / like[-1].speed)}, as {like[-1].name} ran"
 
     def expected(self, base):
-        bests = [best_loss(run) for run in self.runs_like_it()]
+        "The loss to come, where it is known: of this preset, level and data, without other edits."
+        data = self.texts()["data"]
+        expect = clean(base.get("expect") or "")
+        bests = []
+        for run in self.runs_like_it():
+            if run.part("train").get("data") == data:
+                bests.append(best_loss(run))
         bests = [loss for loss in bests if loss is not None]
-        if base.get("expect"):
-            yield f" · {clean(base['expect'])}"
+        if expect.endswith(f" on {data}") and self.HARMLESS.issuperset(self.edited):
+            yield f" · {expect}"
         elif bests:
-            yield f" · best so far {min(bests):.3f}"
+            yield f" · best so far {fixed(min(bests))}"
 
     def runs_like_it(self):
         "Earlier runs of this preset at this level, whose speed is known."
@@ -2043,7 +2588,8 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         options = [("", bits(("browse …", KEY), "  a file of your own"))]
         for name, about in (await self.app.corpora()).items():
             options.append((name, bits((f"{name:16}", "bold"), (about, DIM))))
-        name = await self.app.push_screen_wait(Pick("data", options))
+        pick = Pick("data: choose, or paste a path", options, paths=True)
+        name = await self.app.push_screen_wait(pick)
         if name == "":
             name = await self.app.push_screen_wait(Browse())
         if name:
@@ -2197,6 +2743,7 @@ class Turn(Vertical):
         self.chunks = [Words()]
         self.report = Words()
         self.settings = {}
+        self.model = ""                          # the checkpoint that answers
         self.asked = 0.0                         # when
         self.stopping = None                     # since when
         self.paint(0)
@@ -2290,7 +2837,7 @@ class Prompt(TextArea):
 
 class Chat(Page):
     HELP = """The model goes on with the text you begin. enter in an empty box: it writes on. esc stops it;
-esc again leaves the box, and there the single keys work: x for the X-ray, then ← → from token to token."""
+esc again leaves the box; there single keys work: x for the X-ray, then ← → from token to token."""
     CSS = """
     Chat {
         #model { height: 1; padding: 0 1; background: $boost; text-wrap: nowrap; }
@@ -2309,19 +2856,26 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
             border-title-color: $text-accent; border-subtitle-color: $foreground 60%;
         }
         #prompt:focus { border: round $primary; }
-        &.-low #prompt { height: 4; }
+        &.-low #prompt, &.-flat #prompt { height: 4; }
     }
     """
+    KEYED = (Prompt,)
+    REASONS = {                                  # why an answer ended: of the protocol, in plain words
+        "length": "full length",
+        "end": "the text is at its end",
+        "stop": "stop text reached",
+        "cancelled": "stopped",
+    }
     BINDINGS = [
         Binding("escape", "stop", "Stop"),
         hidden("escape", "leave", "Leave or enter the box"),
         Binding("ctrl+r", "again", "Again"),
         Binding("ctrl+g", "on", "More"),
         Binding("ctrl+o", "open", "Model"),
-        Binding("ctrl+t", "knobs", "Tune"),
+        Binding("ctrl+t,f8,t", "knobs", "Tune"),
         Binding("ctrl+l,x", "xray", "X-ray"),
         Binding("ctrl+s", "save", "Save"),
-        hidden("ctrl+n", "new", "New"),
+        hidden("ctrl+n,f9,n", "new", "New"),
         hidden("y", "copy", "Copy the reply"),
         hidden("e", "edit", "Edit and resend"),
         hidden("left", "token(-1)", "Token before"),
@@ -2333,11 +2887,13 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
         self.talk = None                         # a Talk
         self.path = None                         # of the checkpoint
         self.ready = None                        # what the model said of itself when it was loaded
+        self.file = None, None                   # the step and the loss of the file that is loaded
         self.trouble = ""
         self.pieces = []                         # said, but not yet shown
         self.count = 0                           # the number of the last request
         self.busy = None                         # the Turn that is being written
         self.editing = None                      # the Turn that what is sent next replaces
+        self.waits = False                       # whether what is typed is sent when the model is ready
         self.used = 0                            # tokens of the context
         self.xray = False
 
@@ -2361,11 +2917,16 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
                 label = "seed (0: new)"
             value = remembered.get(setting.name, setting.default)
             yield Field(label, Knob(value, setting.choices, free=setting is not MODE, id=setting.name))
+        yield Button("back to the usual", id="usual", compact=True)
+
+    @on(Button.Pressed, "#usual")
+    def set_back(self):
+        for setting in MODE, *SETTINGS:
+            self.query_one(f"#{setting.name}", Knob).value = str(setting.default)
 
     def on_mount(self):
         self.talk = Talk(self.app.gpt, self.heard)
         prompt = self.query_one(Prompt)
-        prompt.border_title = "begin a text"
         prompt.border_subtitle = "enter send · ctrl+j new line"
         prompt.focus()
         self.set_interval(1 / 10, self.flush)
@@ -2411,7 +2972,10 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
         self.flush()
         if kind == "ready":
             self.ready = answer
+            self.file = self.step_and_loss()
             self.trouble = ""
+            if self.waits:
+                self.action_send()
         elif kind == "gone":
             self.ready = None
             self.trouble = answer["message"]
@@ -2439,6 +3003,8 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
                 self.used += len(pieces)
                 speed = len(turn.tokens) / max(0.01, time.monotonic() - turn.asked)
                 turn.tell(f"{len(turn.tokens)} tokens · {speed:.0f} tokens/s · writing, esc stops")
+                if self.xray and turn.at is None:
+                    self.peek(turn.tokens[-1])
                 self.show_model()
         if turn.stopping and time.monotonic() - turn.stopping > DEAF_SECONDS:
             self.talk.kill()
@@ -2457,7 +3023,8 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
             value = turn.settings[setting.name]
             if setting.said and value != setting.off:
                 report.append(f"{setting.said} {value:g}")
-        turn.tell(" · ".join([*report, clean(why)]))
+        why = clean(why)
+        turn.tell(" · ".join([*report, self.REASONS.get(why, why)]))
         self.refresh_bindings()
 
     # what is shown
@@ -2465,6 +3032,8 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
     def show(self):
         super().show()
         self.show_model()
+        is_dialogue = self.knob("mode") == "dialogue"
+        self.query_one(Prompt).border_title = "say something" if is_dialogue else "begin a text"
         welcome = self.query_one("#welcome", Words)
         texts = self.welcome()
         welcome.put(*texts)
@@ -2480,7 +3049,11 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
                     ("esc 1", KEY), " trains one: nano takes a minute or two.\n",
                     ("ctrl+o", KEY), " lists what is there."]
         if not self.ready:
-            return [f"Loading {clean(self.path)} …"]
+            later = "\nWhat you typed is sent when it is ready." if self.waits else ""
+            return [f"Loading {clean(self.path)} …{later}"]
+        if not self.turns and self.knob("mode") == "dialogue":
+            return ["Dialogue: what you say stands after User:, and the model goes on after Assistant:. "
+                    "It was trained to continue text and not to answer: expect noise."]
         if not self.turns:
             return ["This model continues text; it was not taught to answer questions. Write the beginning, "
                     "and it writes the rest."]
@@ -2495,20 +3068,31 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
             return
         name = f"{clean(self.path.parent.name)} "
         context, color = self.context()
-        about = self.about_model()
-        if len(name + self.path.name + about + context) >= width:
-            about = ""
+        room = width - len(name + self.path.name + context)
+        fitting = (about for about in self.about_model() if len(about) < room)
+        about = next(fitting, "")
         line.put(ends(width, [(name, "bold"), self.path.name, (about, DIM)], [(context, color)]))
 
     def about_model(self):
-        about = ""
-        if self.ready:
-            about = f"  {clean(self.ready.get('level', ''))}"
+        "What there is to say of it, the longest first."
+        if not self.ready:
+            return []
+        level = f"  {clean(self.ready.get('level', ''))}"
+        step, loss = self.file
+        if step is None:
+            return [level]
+        trained = f"  step {step:,}"
+        if loss is not None:
+            trained += f" · val {fixed(loss)}"
+        return [f"{level} ·{trained[1:]}", trained, level]
+
+    def step_and_loss(self):
+        "Of the file as it was loaded: training may have gone on since. The model itself knows best."
+        step = number(self.ready.get("step"))
+        if step is not None:
+            return int(step), number(self.ready.get("val_loss"))
         run = self.app.runs.get(self.path.parent)
-        loss = best_loss(run) if run else None
-        if loss is not None and self.size.width > 70:
-            about += f" · step {run.step:,} · val {loss:.3f}"
-        return about
+        return run.in_file(self.path.name) if run else (None, None)
 
     def context(self):
         "-> a bar of how full it is, and its colour."
@@ -2541,7 +3125,9 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
         self.busy = turn
         turn.asked = time.monotonic()
         turn.stopping = None
+        turn.model = str(self.path)
         turn.settings = self.settings()
+        self.point_nowhere()
         request = {"id": self.count, "prompt": turn.sent + turn.text(), "probs": True, **turn.settings}
         if turn.stop:
             request["stop"] = turn.stop
@@ -2562,10 +3148,12 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
         if self.busy:
             self.notify("It is still writing: esc stops it")
             return
-        if not self.ready:
-            self.notify("The model is not ready yet")
-            return
         prompt = self.query_one(Prompt)
+        if not self.ready:
+            self.waits = bool(prompt.text and self.path and not self.trouble)
+            self.show()
+            return
+        self.waits = False
         text = prompt.text
         prompt.text = ""
         if not text:
@@ -2603,7 +3191,11 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
 
     def action_leave(self):
         said = self.query_one("#said")
-        if self.focused is said:
+        chat = self.query_one("#chat")
+        if chat.has_class("-knobs"):
+            chat.remove_class("-knobs")
+            self.query_one(Prompt).focus()
+        elif self.focused is said:
             self.query_one(Prompt).focus()
         else:
             said.focus()
@@ -2657,6 +3249,7 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
     def remember(self):
         names = [MODE.name, *(setting.name for setting in SETTINGS)]
         self.app.remember(sampling={name: self.knob(name) for name in names})
+        self.show()
 
     def action_knobs(self):
         chat = self.query_one("#chat")
@@ -2675,19 +3268,33 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
             turn.at = None
             for part in range(len(turn.starts)):
                 turn.paint(part)
+        self.point_nowhere()
         if self.xray and self.turns and not self.busy:
             self.query_one("#said").focus()
-            self.point(self.turns[-1], 0)
+            if self.turns[-1].tokens:
+                self.peek(self.turns[-1].tokens[-1])
         self.refresh_bindings()
 
     def action_token(self, by):
+        "From the token under the cursor; without one, from that end where the way begins."
         if not self.turns:
             return
         here = self.turns[-1]
         for turn in self.turns:
             if turn.at is not None:
                 here = turn
-        self.point(here, (here.at or 0) + by)
+        at = here.at
+        if at is None:
+            at = -1 if by > 0 else len(here.tokens)
+        self.point(here, at + by)
+
+    def point_nowhere(self):
+        "No token is under the cursor: what was read of one is gone."
+        for turn in self.turns:
+            turn.point(None)
+        self.query_one("#peek", Words).put(
+            ("← → go from token to token, the mouse points at one: how likely it was, and what else", DIM)
+        )
 
     def on_mouse_move(self, event):
         at = event.style.meta.get("token")
@@ -2721,7 +3328,8 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
             parts.append("  no numbers")
         else:
             parts.append(f" {token.prob:.1%}   instead: ")
-        for text, prob in token.others:
+        others = [(text, prob) for text, prob in token.others if text != token.text]
+        for text, prob in others:
             parts += [(visible(text), "bold"), f" {prob:.1%}  "]
         parts.append(("\nexpected: ", DIM))
         for word, prob in EXPECTED.items():
@@ -2738,8 +3346,9 @@ esc again leaves the box, and there the single keys work: x for the X-ray, then 
         text = "\n\n".join(turn.shown + turn.text() for turn in self.turns)
         turns = []
         for turn in self.turns:
-            turns.append({"prompt": turn.sent, "reply": turn.text(), "settings": turn.settings})
-        about = json.dumps({"model": str(self.path), "turns": turns}, indent=1)
+            said = {"model": turn.model, "prompt": turn.sent, "reply": turn.text()}
+            turns.append({**said, "settings": turn.settings})
+        about = json.dumps({"turns": turns}, indent=1)
         try:
             path.write_text(text + "\n", encoding="utf-8")
             path.with_suffix(".json").write_text(about, encoding="utf-8")
@@ -2807,11 +3416,13 @@ class Tui(App):
     TABS = {"train": "Train", "watch": "Watch", "runs": "Runs", "chat": "Chat"}
     MODES = {"train": Train, "watch": Watch, "runs": Runs, "chat": Chat}
     BINDINGS = [
-        hidden("1,f2", "switch_mode('train')", "Train: the screen"),
-        hidden("2,f3", "switch_mode('watch')", "Watch: the screen"),
-        hidden("3,f4", "switch_mode('runs')", "Runs: the screen"),
-        hidden("4,f5", "switch_mode('chat')", "Chat: the screen"),
-        Binding("question_mark,f1", "help", "Help"),
+        hidden("1,f2,alt+1", "switch_mode('train')", "Train: the screen"),
+        hidden("2,f3,alt+2", "switch_mode('watch')", "Watch: the screen"),
+        hidden("3,f4,alt+3", "switch_mode('runs')", "Runs: the screen"),
+        hidden("4,f5,alt+4", "switch_mode('chat')", "Chat: the screen"),
+        hidden("q,ctrl+c", "leave", "Quit, after a question"),
+        hidden("ctrl+q", "quit", "Quit"),
+        hidden("ctrl+p", "command_palette", "All commands, themes"),
     ]
 
     def __init__(self, root=Path("runs"), run=None, gpt=HERE / "gpt.py", theme=None):
@@ -2858,11 +3469,13 @@ class Tui(App):
         return self.screen_stack[0]
 
     def get_system_commands(self, screen):
-        yield from super().get_system_commands(screen)
-        for _, binding, enabled, _ in self.page.active_bindings.values():
-            if enabled and binding.description and not binding.system:
-                act = partial(self.page.run_action, binding.action)
-                yield SystemCommand(binding.description, f"key {self.get_key_display(binding)}", act)
+        theirs = list(super().get_system_commands(screen))
+        yield from theirs
+        ours = self.our_keys()
+        for command in theirs:
+            ours.pop(command.title, None)
+        for words, (keys, action) in ours.items():
+            yield SystemCommand(words, f"key {' '.join(keys)}", partial(self.page.run_action, action))
 
     # what is remembered, and how it looks
 
@@ -2930,6 +3543,25 @@ class Tui(App):
     def newest_first(self):
         "All runs; those at work before all others."
         return sorted(self.runs.values(), key=lambda run: (run.state in LIVE, run.when), reverse=True)
+
+    def next_live(self):
+        "The run at work that comes after the one that Watch shows, or None."
+        live = [run for run in self.newest_first() if run.state in LIVE]
+        if self.chosen in live:
+            at = live.index(self.chosen)
+            live = live[at + 1:] + live[:at]
+        return live[0] if live else None
+
+    def check_action(self, action, parameters):
+        return action != "watch_next" or self.next_live() is not None
+
+    def action_watch_next(self):
+        self.watch_run(self.next_live())
+
+    def action_watch_folder(self, folder):
+        run = self.runs.get(Path(folder))
+        if run:
+            self.watch_run(run)
 
     def watch_run(self, run):
         self.chosen = run
@@ -3013,19 +3645,38 @@ class Tui(App):
 
     @work
     async def copy_command(self, run):
-        "The command that makes such a run: what its preset does not say is a flag."
+        "The command that makes such a run."
+        settings = await self.settings_of(run)
+        flags = [f"--{name}={written(value)}" for name, value in settings.items()]
+        self.copy(clean(command_line([*self.trainer(), *flags])))
+
+    def trainer(self):
+        "The words that start a training from the folder where this program was started."
+        if Path("gpt.py").resolve() == self.gpt.resolve():
+            return ["python", "gpt.py", "train"]
+        return [sys.executable, str(self.gpt), "train"]
+
+    async def settings_of(self, run):
+        "The flags that make such a run, as a dict: its preset, and what this does not say."
         if not self.catalog:                     # Train, which asks for it, was not open yet
             await self.read_presets()
         config = {**run.part("model"), "vocab_size": 0, **run.part("train")}
         preset = config.get("preset", "nano")
         level = config.get("level", "char")
         known = self.catalog.recipe(preset, level) if self.catalog else {}
-        words = ["python", "gpt.py", "train", f"--preset={preset}", f"--level={level}"]
+        settings = {"preset": preset, "level": level}
         for name, value in config.items():
             elsewhere = name in ("preset", "level", "resume", "presets", "out_dir")
             if name in known and str(value) != str(known[name]) and not elsewhere:
-                words.append(f"--{name}={written(value)}")
-        self.copy(clean(command_line(words)))
+                settings[name] = value
+        return settings
+
+    def fresh_folder(self, name):
+        "The first of name, name-2, name-3 ... in which no run has begun."
+        for i in itertools.count(1):
+            folder = self.root / (name if i == 1 else f"{name}-{i}")
+            if not (folder / "metrics.jsonl").exists():
+                return folder
 
     def copy(self, text):
         "To the terminal's clipboard (works over ssh), and to the system's where there is a tool for it."
@@ -3039,20 +3690,26 @@ class Tui(App):
 
     # keys
 
+    def our_keys(self, *widgets):
+        "Words -> (keys, action), of what classes of widgets, the page and the app do; not what Textual adds."
+        page = self.page
+        found = {}
+        for owner in (*widgets, *type(page).__mro__, Tui):
+            bindings = vars(owner).get("BINDINGS", []) if owner.__module__ == __name__ else []
+            for binding in Binding.make_bindings(bindings):
+                space, name, parameters = parse_action(binding.action)
+                can_be_done = space or owner is Tui or page.check_action(name, parameters)
+                if binding.description and can_be_done:
+                    keys, _ = found.setdefault(binding.description, ([], binding.action))
+                    keys.append(self.get_key_display(Binding(binding.key, "")))
+        return found
+
     def action_help(self):
         if isinstance(self.screen, Help):
             return
-
-        def ours_first(active):
-            return active.node is not self.page, active.node is self
-
-        keys = {}                                # what it does: keys
-        for active in sorted(self.screen.active_bindings.values(), key=ours_first):
-            binding = active.binding
-            if active.enabled and binding.description and "Focus" not in binding.description:
-                for key in binding.key.split(","):
-                    keys.setdefault(binding.description, []).append(self.get_key_display(Binding(key, "")))
-        self.push_screen(Help(self.page, [(" ".join(shown), words) for words, shown in keys.items()]))
+        widgets = [owner for owner in self.page.KEYED if self.page.query(owner).first().can_focus]
+        keys = [(" ".join(keys), words) for words, (keys, _) in self.our_keys(*widgets).items()]
+        self.push_screen(Help(self.page, keys))
 
     @work
     async def action_quit(self):
@@ -3070,6 +3727,14 @@ class Tui(App):
                 with contextlib.suppress(OSError):
                     self.stop_training(run)
         if answer:
+            self.exit()
+
+    @work
+    async def action_leave(self):
+        "Quitting by a key that was perhaps meant for something else; pressed twice it is meant."
+        if any(run.process and run.process.poll() is None for run in self.runs.values()):
+            self.action_quit()
+        elif await self.push_screen_wait(Leave("quit", "Leave this program?", q="quit")):
             self.exit()
 
     def stop_training(self, run):
@@ -3101,6 +3766,12 @@ async def picture(app, folder):
                 await pilot.press("ctrl+l", *["right"] * 5)
                 await pilot.pause(0.5)
             app.save_screenshot(f"{name}.svg", path=str(folder))
+            if name == "watch":
+                await pilot.press("t")
+                await until(lambda: app.page.query_one(TimeLapse).words)
+                await pilot.pause(0.5)
+                app.save_screenshot("lapse.svg", path=str(folder))
+                await pilot.press("escape")
 
 
 def main():
