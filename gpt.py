@@ -2,7 +2,7 @@
 # requires-python = ">=3.10"
 # dependencies = ["torch>=2.4", "numpy", "tiktoken>=0.7", "rich>=13", "textual>=8"]
 # ///
-"""gpt.py: train a GPT-2 from scratch and let it write, in one file that you can read in an evening.
+"""gpt.py: train a GPT-2 from scratch and let it write, in one file that you can read.
 
     python gpt.py train --preset nano --level word      a first model of words: about a minute on a laptop
     python gpt.py train --preset laptop --data my.txt   your own text, letter by letter: three minutes
@@ -14,8 +14,9 @@ Every number has a flag: python gpt.py train --help. From Python: import gpt; gp
 gpt.load().sample("Holmes said"). Pasted into a notebook cell, this file defines all that and runs nothing.
 
 After errors and options it reads in the order in which text flows: text -> tokenizer -> tokens -> batch ->
-model -> loss -> optimizer -> checkpoint -> sampling -> text; then devices, the log, and the training loop,
-train(). What else one does with runs and machines is in tools.py.
+model -> loss -> optimizer -> checkpoint -> sampling -> text; then devices, the log, and the training loop.
+Who wants to know how GPTs are trained reads batches, model, optimizer, sampling and train() first: they are
+500 lines; much of the rest is there so that nothing is lost. What else one does with runs is in tools.py.
 """
 import argparse, base64, codecs, contextlib, copy, ctypes, dataclasses, difflib, functools, hashlib, itertools
 import json, math, os, platform, re, shlex, signal, subprocess, sys, threading, time, zipfile
@@ -171,7 +172,7 @@ class TrainConfig:
     learning_rate: float = knob(4e-3, "AdamW's, at its peak", "learning_rate > 0")
     muon_lr: float = knob(0.03, "Muon's, at its peak", "muon_lr > 0")
     min_lr: float = knob(0.0, "where it ends; muon_lr falls by as much", "0 <= min_lr <= learning_rate")
-    schedule: Literal["linear", "cosine"] = knob("linear", "the way down after the warmup")
+    schedule: Literal["linear", "cosine"] = knob("linear", "the way down; the warmup multiplies it")
     warmup_iters: int = knob(20, "steps in which the learning rates rise from zero", "warmup_iters >= 0")
     weight_decay: float = knob(0.1, "pulls matrices to zero; not embeddings and vectors", "weight_decay >= 0")
     beta1: float = knob(0.9, "AdamW's memory of gradients", "0 <= beta1 < 1")
@@ -245,7 +246,7 @@ def fill(config_class, values):
         if values.get(name) is not None:
             setattr(config, name, convert(f, values[name]))
     for name, f in knobs(config_class).items():
-        rule = f.metadata["rule"]                             # our own texts, never a user's
+        rule = f.metadata["rule"]                             # eval: our own texts, never a user's
         if not eval(rule, {}, vars(config)):
             others = [k for k in rule.split() if k in vars(config) and k != name]
             others = "".join(f", and {k} is {vars(config)[k]}" for k in others)
@@ -426,7 +427,7 @@ class Tokenizer:
         return sorted({part for part, i in zip(self.cut(text), self.encode(text)) if i == self.unknown_id})
 
 class CharTokenizer(Tokenizer):
-    "A token is a character. Id 0 is for those that training never saw."
+    "A token is a character. Id 0 is for those that do not stand in the text."
     unknown_id = 0
 
     def __init__(self, characters):
@@ -636,6 +637,7 @@ def open_corpus(source, config, block_size, tokenizer=None):
         same = tokenizer.state == corpus.tokenizer.state
         expect(same, f"{source} has other tokens than the weights to begin with: give the text itself")
     n = len(corpus.train)
+    expect(n > 1, f"{source} has only {n} tokens to train on: give more text")
     expect(n > block_size, f"{source} has {n:,} tokens to train on: --block_size {n - 1} would fit")
     expect(len(corpus.val) > 1, f"{source} has only {len(corpus.val)} tokens for validation: give more text")
     return corpus
@@ -852,9 +854,11 @@ def attend(q, k, v, p):
     T, S = q.size(2), k.size(2)
     if q.device.type == "cpu" and torch.is_grad_enabled() and S == T:
         return attend_on_cpu(q, k, v, p)
-    if T == 1 or S == T:
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=T > 1)
-    seen = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
+    if T == 1:                                                # the last token: it sees all
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=p)
+    if S == T:                                                # all tokens: token t sees 0 to t
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
+    seen = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)  # token t sees 0 to S - T + t
     return F.scaled_dot_product_attention(q, k, v, dropout_p=p, attn_mask=seen)
 
 def attend_on_cpu(q, k, v, p):
@@ -876,7 +880,7 @@ def dropout_on_cpu(x, p):
     """F.dropout draws a number for each element, one after the other. A draw of 64 bits is enough for four:
     the mask is as random, comes 6 times faster, and a small model trains twice as fast."""
     bits = torch.randint(-2 ** 63, 2 ** 63 - 1, (x.numel() // 4 + 1,)).view(torch.int16)
-    threshold = round(p * 65536) - 32768                      # a share p of all 16-bit numbers lies below
+    threshold = min(round(p * 65536), 65535) - 32768          # a share p of all 16-bit numbers lies below
     keep = bits[:x.numel()].view(x.shape).ge_(threshold)      # 1 or 0, still in 16 bits
     return x * keep.to(x.dtype).div_(1 - p)
 
@@ -909,7 +913,7 @@ class Muon(torch.optim.Optimizer):
         if w not in self.state:
             self.state[w]["momentum"] = torch.zeros_like(w)
         momentum = self.state[w]["momentum"]
-        gradient = torch.where(go > 0, w.grad, momentum)
+        gradient = torch.where(go > 0, w.grad, momentum)      # a skipped step leaves it as it is
         momentum.lerp_(gradient, 1 - group["momentum"])
         ahead = gradient.lerp(momentum, group["momentum"])
         return ahead.unflatten(1, (group["parts"], -1)).transpose(0, 1)
@@ -974,8 +978,10 @@ def save_checkpoint(path, checkpoint):
     def write(file):
         try:
             torch.save(checkpoint, file)
-        except RuntimeError:                                  # torch's own words; a plain write has the
-            file.write(bytes(1 << 20))                        # system's: no space left on device
+        except RuntimeError:
+            # torch hides why it could not write. If the disk is full, writing something ourselves raises the
+            # OSError that says so; the file is thrown away in any case.
+            file.write(bytes(1 << 20))
             file.flush()
             raise
 
@@ -1334,7 +1340,7 @@ def cpu_has_bfloat16():
 
 def choose_precision(config, device):
     """-> dtype of the matrix products, CPU threads, and why. These are rules, not measurements: the same
-    command on the same machine gives the same bits, however busy the machine is."""
+    command on the same machine gives the same bits, however busy it is (if steps end it, not minutes)."""
     threads = config.threads or ALL_THREADS
     if device.type == "cpu":
         expect(config.dtype != "float16", "--dtype float16 is for GPUs: on a CPU take bfloat16 or float32")
@@ -1413,7 +1419,7 @@ def numbers_said(newest, *losses):
 
 # ---- training: a run, and the loop -------------------------------------------------------------------------
 
-CONTROL_WORDS = ["", "go", "pause", "sample", "stop"]         # where processes read two, the later one counts
+CONTROL_WORDS = ["", "go", "pause", "sample", "stop"]         # they travel as numbers
 
 def read_control(folder):
     "The word that somebody left in the run's control file, as its place among CONTROL_WORDS."
@@ -1449,7 +1455,8 @@ def mean_loss(model, windows, rows, autocast, ranks):
 
 def check_parts(checkpoint, path):
     "All that going on needs is there, and of the right type."
-    with explain(f"{path}: this checkpoint can't go on", KeyError, TypeError, ValueError, AttributeError):
+    with explain(f"{path}: this checkpoint can't go on", KeyError, TypeError, ValueError, AttributeError,
+                 UserError):
         for part in ("model_config", "train_config", "tokenizer", "progress", "used"):
             expect(isinstance(checkpoint[part], dict), f"its {part} is no table")
         for name in ("preset", "optimizer"):
@@ -1590,8 +1597,6 @@ class TrainingRun:
         self.paused = self.warned_of_rise = False
         self.skips_in_a_row = self.skips_since_log = torch.zeros((), device=self.device)
         self.listen_to_signals(cleanup)
-        self.started_at, self.fraction_at_start = time.monotonic(), self.fraction_done()
-        self.clock_zero = self.started_at - self.progress.elapsed_s
 
     def take_weights(self, asked):
         "A run that begins with weights has their shape and their tokens; only the context may be shorter."
@@ -1600,10 +1605,11 @@ class TrainingRun:
         theirs = vars(self.weights.config)
         shape = {**theirs, "block_size": min(theirs["block_size"], self.model_config.block_size)}
         level = self.tokenizer.state["level"]
+        del shape["vocab_size"]                               # the flag of this name is another thing
         for name, value in {**shape, "level": level}.items():
             wanted = getattr(self.config if name == "level" else self.model_config, name)
             expect(name not in asked or wanted == value, f"{path} has --{name} {value}, not {wanted}")
-        self.model_config = ModelConfig(**shape)
+        self.model_config = ModelConfig(**shape, vocab_size=theirs["vocab_size"])
         self.config.level = level
         expect(self.config.freeze <= self.model_config.n_layer, f"--freeze {self.config.freeze}: there are "
                f"{self.model_config.n_layer} blocks")
@@ -1625,7 +1631,8 @@ class TrainingRun:
             check_ids(inputs, self.model_config.vocab_size)
         self.first_row = ranks.rank * B // ranks.world_size   # our rows of each batch: from here on
         self.end_row = (ranks.rank + 1) * B // ranks.world_size
-        self.micro_batch = min(config.micro_batch or B, self.end_row - self.first_row)
+        largest_share = -(-B // ranks.world_size)             # rounded up: the same in all processes
+        self.micro_batch = min(config.micro_batch or B, largest_share)
         self.steps_per_epoch = self.batches.windows / B
         limits = [config.max_iters, math.ceil(config.epochs * self.steps_per_epoch)]
         self.max_steps = min([limit for limit in limits if limit], default=math.inf)
@@ -1768,8 +1775,10 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         while True:
             entered = time.monotonic()
             word = read_control(self.folder) if self.folder else 0
-            word, self.progress.elapsed_s, self.signal = self.ranks.all_reduce_max(
-                word, entered - self.clock_zero, max(self.signals, default=0))
+            elapsed = entered - self.clock_zero
+            word, elapsed, number = self.ranks.all_reduce_max(word, elapsed, max(self.signals, default=0))
+            self.progress.elapsed_s = elapsed
+            self.signal = int(number)
             word = CONTROL_WORDS[int(word)]
             if self.signal or word == "stop":
                 return True
@@ -1936,6 +1945,9 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
             self.log("state", state="compiling")
         self.forward_backward(min(self.first_row + self.micro_batch, self.end_row))
         self.raw_model.zero_grad()
+        self.started_at = time.monotonic()
+        self.fraction_at_start = self.fraction_done()
+        self.clock_zero = self.started_at - self.progress.elapsed_s
         self.back_to_training()
 
     def count_skips(self, found_inf):
@@ -1987,12 +1999,13 @@ def train(**asked):
             reason = run.limit_reached()                      # "", "done" or "time"
 
             # Every eval_interval steps, and at the end: how good is it, and what does it say by now?
-            due = reason or progress.step % config.eval_interval == 0
-            evaluate_now = due and progress.evaluated_at != progress.step
+            evaluate_now = bool(reason) or progress.step % config.eval_interval == 0
             sample_now = evaluate_now
             if config.sample_every:
-                due = progress.step % config.sample_every == 0
-                sample_now = due and progress.sampled_at != progress.step
+                sample_now = progress.step % config.sample_every == 0
+            # A run that goes on may have done so before it stopped.
+            evaluate_now = evaluate_now and progress.evaluated_at != progress.step
+            sample_now = sample_now and progress.sampled_at != progress.step
             if evaluate_now:
                 run.evaluate()
             if sample_now:
@@ -2014,10 +2027,10 @@ def train(**asked):
             share_of_peak = pace(config, progress.step, run.fraction_done())
             for group, peak_rate in run.peak_rates:
                 group["lr"] = share_of_peak * peak_rate
-            loss = run.forward_backward()
+            loss = run.forward_backward()                     # fills .grad: our share of the batch's mean
             run.ranks.all_reduce_sum([loss] + [w.grad for w in run.raw_model.parameters() if w.requires_grad])
-            for optimizer in run.optimizers:
-                run.scaler.unscale_(optimizer)
+            for optimizer in run.optimizers:                  # float16 only: the loss was scaled up, lest
+                run.scaler.unscale_(optimizer)                # small gradients become 0
             grad_norm = nn.utils.clip_grad_norm_(run.raw_model.parameters(), config.grad_clip or math.inf)
             # Where the gradient is not finite, the step changes nothing, and nobody waits for the GPU to find
             # out: torch's fused AdamW reads found_inf, as GradScaler sets it, and so does our Muon.

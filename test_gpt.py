@@ -33,7 +33,7 @@ HERE = Path(__file__).resolve().parent
 GPT = HERE / "gpt.py"
 
 # What gpt.py promises of itself.
-LINES = 2100
+LINES = 2120
 COLUMNS = 110
 TOKENS_A_LINE = 11
 LONGEST = 60  # lines in a function
