@@ -62,7 +62,7 @@ def checkpoint_from(source):
         return from_hugging_face(hub_finder(repo), source)
     if path.suffix == ".safetensors" and path.is_file():
         path = path.parent                                    # the configuration lies beside it
-    ours = (path / "best.pt").exists() or (path / "latest.pt").exists()
+    ours = gpt.has_checkpoint(path)
     if (path / "config.json").exists() and not ours:
         return from_hugging_face(folder_finder(path), source)
     if (path / "ckpt.pt").exists():
@@ -419,9 +419,7 @@ def export_command(asked):
     pushable = not options.push or re.fullmatch(r"[\w.-]+/[\w.-]+", options.push)
     gpt.expect(pushable, f"--push {options.push}: expected OWNER/NAME")
     hub = gpt.need("huggingface_hub") if options.push else None    # before minutes go into the rest
-    runs = asked.get("run", []) + ([asked["init_from"]] if "init_from" in asked else [])
-    gpt.expect(len(runs) < 2, "one RUN, please: a run's folder or a checkpoint")
-    run = Run(*runs)
+    run = Run(gpt.run_asked(asked))
     run.dtype = LONG.get(options.dtype, options.dtype)
     folder = Path(options.out)
     run.home = options.push or str(folder)

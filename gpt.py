@@ -19,7 +19,7 @@ Who wants to know how GPTs are trained reads batches, model, optimizer, sampling
 500 lines; much of the rest is there so that nothing is lost. What else one does with runs is in tools.py.
 """
 import argparse, base64, codecs, contextlib, copy, ctypes, dataclasses, difflib, functools, hashlib, itertools
-import json, math, os, platform, re, shlex, signal, subprocess, sys, threading, time, zipfile
+import json, math, os, platform, re, shlex, shutil, signal, subprocess, sys, threading, time, zipfile
 from collections import Counter
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -1036,13 +1036,16 @@ def find_checkpoint(run="", names=("best.pt", "latest.pt")):
                 return folder / name
     raise UserError(f"no checkpoint in {run or 'runs'}: train one with  python gpt.py train --preset nano")
 
+def has_checkpoint(folder):
+    "os.path, since Path.exists() raises where one may not look."
+    return any(os.path.exists(os.path.join(folder, name)) for name in ("best.pt", "latest.pt"))
+
 def open_checkpoint(source=""):
     "-> a checkpoint and its path: of a RUN, or of weights from elsewhere, which convert.py reads."
     source = str(source)
     place = Path(source)
     elsewhere = source.startswith(("gpt2", "hf:")) and not place.exists()
-    ours = (place / "best.pt").exists() or (place / "latest.pt").exists()
-    if place.is_dir() and not ours:
+    if place.is_dir() and not has_checkpoint(place):
         elsewhere = (place / "config.json").exists() or (place / "ckpt.pt").exists()
     if elsewhere:
         return other_file("convert").checkpoint_from(source), source
@@ -1474,8 +1477,7 @@ def find_run(asked):
     "-> the checkpoint to go on from, its folder, and what is to be said about it; or three times nothing."
     resume, out_dir = str(asked.get("resume") or ""), asked.get("out_dir") or ""
     expect(resume != "auto" or out_dir, "--resume auto: say where, with --out_dir")
-    begun = any((Path(out_dir) / name).exists() for name in ("latest.pt", "best.pt"))
-    if not resume or resume == "auto" and not begun:
+    if not resume or resume == "auto" and not has_checkpoint(out_dir):
         return None, None, []
     path = find_checkpoint(out_dir if resume in ("newest", "auto") else resume, ("latest.pt", "best.pt"))
     best = path.with_name("best.pt")
@@ -1684,7 +1686,7 @@ class TrainingRun:
             self.notes.append("the optimizers begin anew: this checkpoint has no memory for them")
             return
         self.scaler.load_state_dict(checkpoint["scaler"])
-        for optimizer, state in zip(self.optimizers, checkpoint["optimizers"]):
+        for optimizer, state in zip(self.optimizers, memory):
             # Momenta go on; rates and decay are those that are asked for now.
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
             for w, moments in optimizer.state.items():
@@ -1809,7 +1811,7 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
             for windows in self.splits)
         progress.evals_since_best += 1
         better = val_loss < progress.best_val_loss
-        self.diverged = not val_loss < 2 * math.log(self.model_config.vocab_size) + 1  # or not a number
+        self.diverged = self.is_hopeless(val_loss)
         if better:
             progress.best_val_loss = val_loss
             progress.best_step = progress.step
@@ -1842,12 +1844,16 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
                 text = lm.sample(prompt, max_new_tokens=self.config.sample_tokens)
             self.log("sample", step=self.progress.step, text=prompt + text)
 
-    def hopeless(self):
-        "Whether weights that were not evaluated have diverged: the next batch tells."
+    def is_hopeless(self, loss):
+        "Far worse than guessing, which costs ln(vocab_size), or not a number."
+        return not loss < 2 * math.log(self.model_config.vocab_size) + 1
+
+    def next_batch_is_hopeless(self):
+        "Whether weights that were not evaluated have diverged."
         x, y = self.batches(self.progress.step, self.first_row, self.first_row + self.micro_batch)
         with torch.no_grad(), self.autocast():
             loss = loss_of(self.raw_model.eval()(x), y).item()
-        return not loss < 2 * math.log(self.model_config.vocab_size) + 1
+        return self.is_hopeless(loss)
 
     def save(self, name):
         """best.pt has what sampling needs; latest.pt also what going on needs. A good one is never replaced
@@ -1866,7 +1872,7 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         try:
             finite = all(bool(w.isfinite().all()) for w in self.raw_model.parameters())
             if self.progress.step not in (0, self.progress.evaluated_at):
-                self.diverged = self.hopeless()
+                self.diverged = self.next_batch_is_hopeless()
             if self.diverged or not finite:
                 why = "the weights have diverged: resume with a lower --learning_rate and --muon_lr"
             else:
@@ -1887,9 +1893,9 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
 
     def keep_checkpoint(self):
         "latest.pt under a name of its own, which the next one does not replace; the oldest ones go."
-        with contextlib.suppress(OSError):
-            whole = (self.folder / "latest.pt").read_bytes()
-            write_whole(self.folder / f"step-{self.progress.step:08}.pt", lambda file: file.write(whole))
+        kept = self.folder / f"step-{self.progress.step:08}.pt"
+        with contextlib.suppress(OSError), open(self.folder / "latest.pt", "rb") as latest:
+            write_whole(kept, lambda file: shutil.copyfileobj(latest, file))
         for old in sorted(self.folder.glob("step-*.pt"))[:-self.config.keep]:
             old.unlink(missing_ok=True)
 
@@ -2051,10 +2057,8 @@ def train(**asked):
 
 def train_command(asked):
     result = train(**asked)
-    status = 128 + result.signal if result.signal else 0
     if os.environ.get("RANK", "0") == "0":
-        there = [os.path.exists(f"{result.out_dir}/{name}") for name in ("best.pt", "latest.pt")]
-        nothing = bool(result.unsaved) and not any(there)     # nothing to sample from, either
+        nothing = bool(result.unsaved) and not has_checkpoint(result.out_dir)  # to sample from, either
         expect(not nothing, f"latest.pt was not saved: {result.unsaved}", RunError)
         folder = shlex.quote(printable(result.out_dir))
         with contextlib.suppress(OSError):                    # a terminal that is no more
@@ -2064,7 +2068,7 @@ def train_command(asked):
             if result.reason == "stopped":
                 print(f"  python gpt.py train --resume {folder}")
         expect(not result.unsaved, f"latest.pt was not saved: {result.unsaved}", RunError)
-    raise SystemExit(status)
+    raise SystemExit(128 + result.signal if result.signal else 0)
 
 def warn_of(lm, prompt):
     "What the model can't take from this prompt is said, on stderr."
@@ -2074,12 +2078,18 @@ def warn_of(lm, prompt):
     if n > T:
         print(f"note: of the prompt's {n:,} tokens the model sees the last {T}", file=sys.stderr)
 
+def run_asked(asked):
+    "-> the one RUN that the command line names, in either way; or nothing, for the newest run"
+    runs = list(asked.get("run", []))
+    if "init_from" in asked:
+        runs.append(asked["init_from"])
+    expect(len(runs) < 2, "one RUN, please: a run's folder or a checkpoint")
+    return runs[0] if runs else ""
+
 def load_asked(asked):
     "The model that the command line asks for."
-    runs = asked.get("run", []) + ([asked["init_from"]] if "init_from" in asked else [])
-    expect(len(runs) < 2, "one RUN, please: a run's folder or a checkpoint")
     settings = {k: asked[k] for k in ("device", "dtype", "threads", "compile") if k in asked}
-    return load(*runs, **{"dtype": "auto", **settings})
+    return load(run_asked(asked), **{"dtype": "auto", **settings})
 
 def sample_command(asked):
     "The text goes to stdout, what is to be said about it to stderr."
