@@ -4,6 +4,7 @@
     python gpt.py train --init_from hf:OWNER/NAME --data my.txt      fine-tune a GPT-2 of Hugging Face
     python gpt.py export --to hf --out DIR        for transformers, with its tokenizer
     python gpt.py export --to gguf --out DIR      for llama.cpp and Ollama: pip install gguf
+    python gpt.py export --to space --out DIR     a page to write with, for a Space or any computer
 
 In: checkpoint_from() makes a checkpoint of ours out of OpenAI's GPT-2, a Hugging Face folder or repository, a
 nanoGPT ckpt.pt. Out: export_command() makes a folder, which appears when it is whole.
@@ -443,6 +444,11 @@ class Run:
         if path.is_file():
             self.name = path.resolve().parent.name            # of a checkpoint: its run's
 
+    def text(self):
+        "What it was trained on. Where that lies is nobody's business."
+        data = self.checkpoint["train_config"].get("data") or ""
+        return Path(data).name if Path(data).exists() else data
+
     def command(self):
         "What one types to train it again: what its preset does not say."
         asked = {**self.checkpoint["model_config"], **self.checkpoint["train_config"]}
@@ -488,6 +494,9 @@ def push(hub, folder, options):
         url = hub.upload_folder(repo_id=options.push, repo_type=kind, folder_path=str(folder))
     print(f"uploaded: {url}")
 
+def refuse_q8_0(run):
+    gpt.expect(run.dtype != "q8_0", "--dtype q8_0 is for --to gguf; here float32, float16 or bfloat16")
+
 def save_json(path, value, indent=1):
     with gpt.explain(f"{path.name}: a lone surrogate is a character for gpt.py alone", UnicodeEncodeError):
         path.write_text(json.dumps(value, ensure_ascii=False, indent=indent) + "\n", encoding="utf-8")
@@ -495,7 +504,7 @@ def save_json(path, value, indent=1):
 # ---- out: Hugging Face's transformers ----------------------------------------------------------------------
 
 def export_hf(lm, run, out):
-    gpt.expect(run.dtype != "q8_0", "--dtype q8_0 is for --to gguf; here float32, float16 or bfloat16")
+    refuse_q8_0(run)
     c, end = lm.config, lm.tokenizer.end_id
     config = {
         "architectures": ["GPT2LMHeadModel"],
@@ -563,26 +572,28 @@ def write_safetensors(path, tensors, dtype):
 
 def model_card(run):
     "README.md: what the model is, how good it is, and how it was made."
+    made = how_it_was_made(run)
+    if run.lm.tokenizer.state["level"] == "word":
+        made += f"\n{WORD_NOTE}\n"
+    return CARD.format(name=run.name, home=json.dumps(run.home), table=table_of(run), made=made)
+
+def table_of(run):
     lm, progress = run.lm, run.checkpoint.get("progress", {})
     c, level = lm.config, lm.tokenizer.state["level"]
-    data = run.checkpoint["train_config"].get("data") or "not recorded"
-    data = Path(data).name if Path(data).exists() else data   # where it lies is nobody's business
     rows = {
         "parameters": f"{gpt.num_parameters(lm.model):,}",
         "shape": f"{c.n_layer} layers, {c.n_head} heads, {c.n_embd} wide, context {c.block_size}",
         "tokens": f"{c.vocab_size:,}, level {level}",
-        "text": data,
+        "text": run.text() or "not recorded",
     }
     if isinstance(progress.get("best_val_loss"), float):
         rows["validation loss"] = f"{progress['best_val_loss']:.4f} nats a token"
         rows["steps"] = f"{progress['step']:,}"
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    made = ""
-    if command := run.command():
-        made = f"\nIt was trained by gpt.py {gpt.__version__}:\n\n```sh\n{command}\n```\n"
-    if level == "word":
-        made += f"\n{WORD_NOTE}\n"
-    return CARD.format(name=run.name, home=json.dumps(run.home), table=table, made=made)
+    return "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+
+def how_it_was_made(run):
+    command = run.command()
+    return f"\nIt was trained by gpt.py {gpt.__version__}:\n\n```sh\n{command}\n```\n" if command else ""
 
 CARD = """---
 library_name: transformers
@@ -813,4 +824,64 @@ def add_characters(gguf, writer, tokenizer):
     writer.add_token_scores([0.0] * len(texts))
     add_vocabulary(gguf, writer, texts, {0: gguf.TokenType.UNKNOWN}, 0, 0)
 
-TARGETS = {"hf": export_hf, "gguf": export_gguf}
+# ---- out: a Space of Hugging Face, which runs anywhere -----------------------------------------------------
+
+GRADIO = "6.31.0"                                             # the version that it was tested with
+
+def export_space(lm, run, out):
+    "space.py as its app.py, gpt.py, and a checkpoint without the settings and folders of its training."
+    refuse_q8_0(run)
+    message = "--to space needs space.py beside gpt.py: copy it from where gpt.py came from"
+    gpt.expect(gpt.beside("space.py"), message, gpt.RunError)
+    shutil.copyfile(gpt.HERE / "space.py", out / "app.py")
+    shutil.copyfile(gpt.HERE / "gpt.py", out / "gpt.py")
+    checkpoint = {name: run.checkpoint[name] for name in ("version", "model_config", "tokenizer")}
+    checkpoint["train_config"] = {"level": lm.tokenizer.state["level"], "data": run.text()}
+    checkpoint["progress"] = run.checkpoint.get("progress", {})
+    checkpoint["model"] = {}
+    for name, tensor in run.checkpoint["model"].items():
+        checkpoint["model"][name] = tensor.to(getattr(gpt.torch, run.dtype))
+    gpt.save_checkpoint(out / "best.pt", checkpoint)
+    (out / "requirements.txt").write_text("\n".join(packages_of_a_space()) + "\n", encoding="utf-8")
+    card = SPACE_CARD.format(title=json.dumps(run.name, ensure_ascii=False), gradio=GRADIO, name=run.name,
+                             table=table_of(run), made=how_it_was_made(run))
+    (out / "README.md").write_text(card, encoding="utf-8")
+
+def packages_of_a_space():
+    "gpt.py says in its first lines what it needs; rich and textual are for terminals."
+    source = (gpt.HERE / "gpt.py").read_text(encoding="utf-8")
+    packages = json.loads(re.search(r"^# dependencies = (.*)", source, re.M)[1])
+    return [package for package in packages if not re.match("rich|textual", package)] + [f"gradio=={GRADIO}"]
+
+# Between its first two lines of dashes, what Hugging Face wants to know of a Space.
+SPACE_CARD = """---
+title: {title}
+emoji: ✍️
+colorFrom: green
+colorTo: gray
+sdk: gradio
+sdk_version: {gradio}
+app_file: app.py
+pinned: false
+license: mit
+short_description: A small GPT-2 goes on with your text
+---
+# {name}
+
+A GPT-2: it goes on with a text, and is no assistant.
+
+| | |
+|---|---|
+{table}
+{made}
+On your own computer:
+
+```sh
+pip install -r requirements.txt
+python app.py
+```
+
+app.py and gpt.py are under the MIT license; on what terms one may use the weights, say here.
+"""
+
+TARGETS = {"hf": export_hf, "gguf": export_gguf, "space": export_space}

@@ -7,15 +7,20 @@ import contextlib
 import functools
 import http.server
 import importlib.util
+import inspect
 import itertools
 import json
+import os
 import pickle
 import random
 import re
 import shutil
+import socket
 import struct
+import subprocess
 import sys
 import threading
+import time
 import types
 import unicodedata
 import urllib.request
@@ -634,6 +639,7 @@ def test_nothing_half_written_stays(place, monkeypatch):
 
 
 def test_push(place, monkeypatch):
+    real = pytest.importorskip("huggingface_hub")
     calls = []
     hub = types.SimpleNamespace(
         create_repo=lambda *args, **more: calls.append((args, more)),
@@ -642,6 +648,13 @@ def test_push(place, monkeypatch):
     out = export(make_run("run"), "hf", "out", push="me/model")
     assert calls[0] == (("me/model",), {"repo_type": "model", "exist_ok": True})
     assert calls[1]["folder_path"] == str(out)
+    out = export("run", "space", "space", push="me/page")
+    assert calls[2] == (("me/page",), {"repo_type": "space", "exist_ok": True, "space_sdk": "gradio"})
+    assert calls[3] == {"repo_id": "me/page", "repo_type": "space", "folder_path": str(out)}
+    for args, named in calls[::2]:                            # as the package itself has them
+        inspect.signature(real.create_repo).bind(*args, **named)
+    for named in calls[1::2]:
+        inspect.signature(real.upload_folder).bind(**named)
     hub.upload_folder = lambda **more: 1 / 0
     refused({"run": ["run"], "to": "hf", "out": "again", "push": "me/model"}, "not uploaded")
     assert Path("again").exists()
@@ -741,3 +754,214 @@ def test_llama_writes_the_same_64_tokens(place, level):
     if level == "char":                                       # a run of unknowns is one there
         ours = [i for i, before in zip(ours, [1, *ours]) if i or before]
     assert ids == ours
+
+
+# ---- out: a Space ------------------------------------------------------------------------------------------
+
+def app_of(folder):
+    "Its app.py, imported."
+    spec = importlib.util.spec_from_file_location("app", folder / "app.py")
+    app = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(app)
+    return app
+
+
+WARM = dict(max_new_tokens=40, temperature=0.9, top_k=30, top_p=0.95, repetition_penalty=1.1, seed=3)
+
+
+def test_the_files_of_a_space(place):
+    from huggingface_hub import metadata_load
+    out = export(make_run("run"), "space", "out")
+    assert {path.name for path in out.iterdir()} == {"README.md", "app.py", "best.pt", "gpt.py",
+                                                     "requirements.txt"}
+    header = metadata_load(out / "README.md")                 # by the package itself
+    assert header["title"] == "run" and header["license"] == "mit"
+    assert header["sdk"] == "gradio" and header["sdk_version"] == convert.GRADIO
+    assert (out / header["app_file"]).exists()
+    colors = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}    # all that there are
+    assert {header["colorFrom"], header["colorTo"]} <= colors and len(header["short_description"]) <= 60
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "2.5000" in card and "python gpt.py train --preset nano --level char" in card
+    assert (out / "gpt.py").read_bytes() == Path(gpt.__file__).read_bytes()
+    ours = (gpt.HERE / "requirements.txt").read_text().split()
+    theirs = (out / "requirements.txt").read_text().split()
+    assert theirs.pop() == f"gradio=={convert.GRADIO}"
+    assert theirs == [line for line in ours if line.startswith(("torch", "numpy", "tiktoken"))]
+    assert f'"gradio=={convert.GRADIO}"' in (gpt.HERE / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_what_a_space_says_of_its_training_names_no_folder(place):
+    Path("secret").mkdir()
+    Path("secret/diary.txt").touch()
+    make_run("run")
+    checkpoint = gpt.load_checkpoint(Path("run/best.pt"))
+    checkpoint["train_config"] |= {"data": str(place / "secret/diary.txt"), "out_dir": str(place / "secret")}
+    gpt.save_checkpoint(Path("run/best.pt"), checkpoint)
+    out = export("run", "space", "out")
+    assert gpt.load(out).train_config == {"level": "char", "data": "diary.txt"}
+    for path in out.iterdir():
+        assert b"secret" not in path.read_bytes() or path.name == "gpt.py", path
+
+
+@pytest.mark.parametrize("dtype", ["float32", "f16"])
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_space_writes_what_sample_writes(place, monkeypatch, level, dtype):
+    monkeypatch.setitem(sys.modules, "gradio", None)          # only the page needs it
+    out = export(make_run("run", level), "space", "out", dtype=dtype)
+    app, lm = app_of(out), gpt.load(out / "best.pt", device="cpu")
+    if dtype == "float32":
+        same_weights(gpt.load_checkpoint(out / "best.pt"), "run")
+    prompt = "the value"
+    shown = [text for text, status in app.write(lm, prompt, *WARM.values())]
+    assert shown[0] == prompt and shown[-1] == prompt + lm.sample(prompt, **WARM)
+    assert len(shown) > 20 and all(after.startswith(text) for text, after in zip(shown, shown[1:]))
+
+
+def test_what_a_space_says(place):
+    out = export(make_run("run"), "space", "out")
+    app, lm = app_of(out), gpt.load(out / "best.pt", device="cpu")
+    line = app.model_line(lm, gpt.load_checkpoint(out / "best.pt")["progress"])
+    assert f"{gpt.num_parameters(lm.model):,} parameters" in line and "the last 64 characters" in line
+    assert "2.5000 nats a character, at step 300" in line and "sherlock" in line
+    assert "loss" not in app.model_line(lm, {})               # of weights from elsewhere
+    assert "The " in app.known_examples(lm) and not [text for text in app.known_examples(lm) if "漢" in text]
+    *_, (text, status) = app.write(lm, "漢", *WARM.values())
+    assert re.fullmatch(r"40 tokens, [\d,]+ a second. It does not know 漢", status)
+    (first, _), (text, status) = app.write(lm, "the", *{**WARM, "seed": 2 ** 63}.values())
+    assert first == text == "the" and "--seed" in status
+
+
+def test_two_visitors_of_a_space(place):
+    out = export(make_run("run"), "space", "out")
+    app, lm = app_of(out), gpt.load(out / "best.pt", device="cpu")
+    one, other = app.write(lm, "the", *WARM.values()), app.write(lm, "a list", *WARM.values())
+    for _ in range(11):
+        text, status = next(one)
+    for _ in range(4):
+        next(other)
+    assert status.startswith("10 tokens") and next(one)[1].startswith("11 tokens")
+    assert text == "the" + lm.sample("the", **{**WARM, "max_new_tokens": 10})
+
+
+def test_the_page_of_a_space(place, monkeypatch):
+    gradio = pytest.importorskip("gradio")
+    assert gradio.__version__ == convert.GRADIO, "another version than the one that is pinned"
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+    out = export(make_run("run"), "space", "out")
+    app, lm = app_of(out), gpt.load(out / "best.pt", device="cpu")
+    config = app.page(lm, {}).get_config_file()
+    sliders = {}
+    for part in config["components"]:
+        if part["type"] == "slider":
+            p = part["props"]
+            sliders[p["label"]] = (p["minimum"], p["value"], p["maximum"])
+    usual = gpt.SampleConfig()
+    assert sliders["Max tokens"] == (10, usual.max_new_tokens, 500)
+    assert sliders["Temperature"] == (0.1, usual.temperature, 2)
+    assert sliders.keys() == {"Max tokens", "Temperature", "Top-k", "Top-p", "Repetition penalty"}
+    assert config["dependencies"][-1]["cancels"]              # Stop does
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(gpt.RunError, match="pip install gradio"):
+        app.page(lm, {})
+
+
+def test_without_its_page_one_line_says_so(place, monkeypatch):
+    make_run("run")
+    monkeypatch.setattr(gpt, "HERE", place)
+    refused({"run": ["run"], "to": "space", "out": "out"}, "space.py beside gpt.py")
+    refused({"run": ["run"], "to": "space", "out": "out", "dtype": "q8_0"}, "q8_0", "gguf")
+    assert not Path("out").exists() and not list(place.glob("*.part"))
+
+
+@contextlib.contextmanager
+def running(folder):
+    "`python app.py`, as its README says -> the process, and where its page is"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    env = {**os.environ, "GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False"}
+    process = subprocess.Popen([sys.executable, "app.py"], cwd=folder, env=env)
+    address = f"http://localhost:{port}/"
+
+    def answers():
+        assert process.poll() is None, "it did not start"
+        with contextlib.suppress(OSError):
+            return urllib.request.urlopen(address, timeout=10).status == 200
+
+    try:
+        until(answers, 90)
+        yield process, address
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def until(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def cpu_seconds(process):
+    "How long it has used the processor."
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.slow
+def test_a_space_in_a_browser(place, browser):
+    pytest.importorskip("gradio")
+    from selenium.webdriver import Keys
+    run = make_run("run", n_layer=6, n_head=4, n_embd=256)    # large enough to be watched
+    lm = gpt.load(run, dtype="auto")
+    with running(export(run, "space", "out")) as (process, address):
+        browser.get(address)
+
+        def says(words):
+            return words in browser.find_element("css selector", "body").text
+
+        until(lambda: says("Stop") and says("Seed"))          # the page is there, whole
+        prompt, output = browser.find_elements("css selector", "textarea")
+        buttons = {button.text: button for button in browser.find_elements("css selector", "button")}
+
+        def shown():
+            return output.get_property("value")
+
+        def slider(name):
+            return browser.find_element("css selector", f"[aria-label='range slider for {name}']")
+
+        assert says("step 300") and says(f"{gpt.num_parameters(lm.model):,} parameters")
+        # An example, then a text of one's own; a slider by its keys, to its left end and one up: 20 tokens.
+        buttons["Once upon a time"].click()
+        until(lambda: prompt.get_property("value") == "Once upon a time")
+        prompt.clear()
+        prompt.send_keys("the value")
+        slider("Max tokens").send_keys(Keys.HOME, Keys.RIGHT)
+        buttons["Write"].click()
+        until(lambda: says("20 tokens"))
+        command = [sys.executable, "gpt.py", "sample", "best.pt", "--prompt=the value", "--max_new_tokens=20"]
+        told = subprocess.run(command, cwd="out", capture_output=True, encoding="utf-8")
+        assert shown() == told.stdout.removesuffix("\n")
+        assert shown() == "the value" + lm.sample("the value", max_new_tokens=20)
+        # All that it can: it streams.
+        slider("Max tokens").send_keys(Keys.END)
+        slider("Top-k").send_keys(Keys.HOME, Keys.RIGHT)      # of the likeliest one: greedy
+        before = shown()
+        buttons["Write"].click()
+        lengths = set()
+
+        def grown():
+            if shown() != before:
+                lengths.add(len(shown()))
+            return len(lengths) > 5
+
+        until(grown)
+        # Stop: the text stands still, and so does the model.
+        buttons["Stop"].click()
+        time.sleep(1)
+        text, used = shown(), cpu_seconds(process)
+        time.sleep(1)
+        assert shown() == text and cpu_seconds(process) - used < 0.3
+        greedy = "the value" + lm.sample("the value", temperature=0, max_new_tokens=len(text))
+        assert 9 < len(text) < 400 and greedy.startswith(text)
+        assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
