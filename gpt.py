@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["torch>=2.4", "numpy", "tiktoken>=0.7", "rich>=13", "textual>=8"]
+# dependencies = ["torch>=2.6", "numpy", "tiktoken>=0.7", "rich>=13", "textual>=8"]
 # ///
 """gpt.py: train a GPT-2 from scratch and let it write, in one file that you can read.
 
@@ -158,12 +158,15 @@ class TrainConfig:
     val_fraction: float = knob(0.1, "the part of a text, at its end, for validation", "0 < val_fraction < 1")
     out_dir: str = knob("", "the run's folder; empty: a new one, runs/PRESET-LEVEL")
     init_from: str = knob("", "weights to begin with: gpt2, hf:OWNER/NAME, a folder, a file or a run")
+    teacher: tuple = knob((), "a run of the same tokens to learn from as well; may be given several times")
+    teacher_share: float = knob(0.5, "how much of the loss is the teacher's", "0 <= teacher_share <= 1")
     freeze: int = knob(0, "keep the embeddings and the first so many blocks as they are", "0 <= freeze")
     resume: str = knob("", "go on with a run: newest, its folder, or auto (if --out_dir has one already)")
     colab_drive: bool = knob(False, "keep runs on the mounted Google Drive, where they outlive the session")
     seed: int = knob(1337, "decides the first weights, the text's order, and dropout", "0 <= seed < 2 ** 63")
     batch_size: int = knob(32, "sequences in an optimizer step, over all processes", "1 <= batch_size <= 1e6")
     micro_batch: int = knob(0, "so many at a time: trades memory for time; 0: all", "micro_batch >= 0")
+    checkpoint_activations: bool = knob(False, "compute blocks twice: a third more time, far less memory")
     max_iters: int = knob(1000, "stop after so many steps; 0: no such limit", "max_iters >= 0")
     epochs: float = knob(0.0, "stop after so many passes over the text; 0: no limit", "0 <= epochs <= 1e9")
     max_minutes: float = knob(0.0, "stop after so many minutes; 0: no such limit", "max_minutes >= 0")
@@ -324,8 +327,9 @@ TOOLS = {                                                     # these live in to
     "plot": "draw the losses of runs",
     "runs": "what was trained here",
     "presets": "the recipes: size, memory, does it fit",
+    "plan": "hours, cost and traffic on cards elsewhere",
     "bench": "tokens/s, use of the device and memory",
-    "export": "leave for Hugging Face or llama.cpp",
+    "export": "leave for Hugging Face, llama.cpp or a Space",
 }
 
 class Parser(argparse.ArgumentParser):
@@ -674,7 +678,7 @@ if __name__ == "__main__" and IS_FILE:
     sys.modules["gpt"] = sys.modules["__main__"]              # `import gpt` in tools.py gets this module
     with errors_told():
         command, asked = command_line(sys.argv[1:])
-        if command in ("presets", "runs", "plot"):
+        if command in ("presets", "plan", "runs", "plot"):
             run_command(command, asked)
             raise SystemExit
         need("torch")
@@ -683,17 +687,43 @@ import torch
 import torch.distributed as dist
 import torch.nn as nn
 import torch.nn.functional as F
+import torch.utils.checkpoint
+from torch.nn.parallel import DistributedDataParallel
 
 # ---- tokens -> batches: a pure function of (seed, step) ----------------------------------------------------
 
-@functools.lru_cache(maxsize=2)                               # a batch can span two epochs
-def window_starts(seed, epoch, length, block_size):
-    """Where the windows of an epoch start, in the order in which they are handed out. The text is bent to a
-    ring and cut into windows, in each epoch from another place on: so each token is a target once an epoch,
-    but for a rest shorter than a window."""
-    rng = np.random.default_rng((seed, epoch))
-    shift = rng.integers(length)
-    return shift + block_size * rng.permutation(length // block_size)
+def window_starts(numbers, seed, length, block_size):
+    """Where windows start, by their numbers since the run began. The text is bent to a ring and cut into
+    windows, in each epoch from another place on, and they are handed out in another order: so each token is a
+    target once an epoch, but for a rest shorter than a window."""
+    windows = length // block_size
+    epochs, places = np.divmod(numbers, windows)
+    starts = []
+    for epoch in np.unique(epochs):                           # a batch can span two
+        rng = np.random.default_rng((seed, epoch))
+        shift = rng.integers(length)
+        starts.append(shift + block_size * shuffled(places[epochs == epoch], windows, rng))
+    return np.concatenate(starts)
+
+HASH = np.uint64(0x9E3779B97F4A7C15)                          # 2^64 / golden ratio: Knuth's multiplier
+
+def shuffled(places, n, rng):
+    """Where a random permutation of range(n) sends some of its places: of ten billion tokens it is never
+    written down. A Feistel network permutes the numbers of so many bits: each round mixes one half with a hash
+    of the other, which could be undone, so no two ever meet. What is not below n goes through again."""
+    half = max(1, (n - 1).bit_length() + 1 >> 1)              # bits
+    keys = rng.integers(1 << 63, size=8, dtype=np.uint64)
+    places = places.astype(np.uint64)
+    again = np.full(len(places), True)
+    while again.any():
+        left, right = np.divmod(places[again], 1 << half)
+        for key in keys:
+            hashed = (right ^ key) * HASH
+            hashed = (hashed ^ hashed >> 29) * HASH >> 64 - half  # its highest bits
+            left, right = right, left ^ hashed
+        places[again] = (left << half) + right
+        again = places >= n
+    return places.astype(np.int64)
 
 class Batches:
     "A step's number alone says which windows it gets: a run that goes on needs no memory of its data."
@@ -702,15 +732,15 @@ class Batches:
         self.block_size, self.batch_size, self.seed, self.device = block_size, batch_size, seed, device
         self.windows = len(self.tokens) // block_size         # in an epoch
 
+    def places(self, step, first, end):
+        "Where the rows first to end (without it) of a step's batch stand in the text: (rows, block_size + 1)"
+        numbers = step * self.batch_size + np.arange(first, end)
+        starts = window_starts(numbers, self.seed, len(self.tokens), self.block_size)
+        return (starts[:, None] + np.arange(self.block_size + 1)) % len(self.tokens)
+
     def __call__(self, step, first, end):
-        "Rows first to end (without it) of a step's batch -> inputs and targets, (rows, block_size) each."
-        starts = []
-        for number in range(step * self.batch_size + first, step * self.batch_size + end):
-            epoch, place = divmod(number, self.windows)       # windows are counted since the run began
-            order = window_starts(self.seed, epoch, len(self.tokens), self.block_size)
-            starts.append(order[place])
-        where = np.array(starts)[:, None] + np.arange(self.block_size + 1)  # (rows, block_size + 1)
-        ids = self.tokens[where % len(self.tokens)].astype(np.int64)
+        "These rows themselves -> inputs and targets, (rows, block_size) each."
+        ids = self.tokens[self.places(step, first, end)].astype(np.int64)
         check_ids(ids, self.vocab_size)
         ids = to_device(torch.from_numpy(ids), self.device)
         return ids[:, :-1], ids[:, 1:]
@@ -809,6 +839,7 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.dropout = dropout
+        self.checkpoint_activations = False                   # keep a block's input alone for the way back
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # tokens; also the head (weight tying)
         self.wpe = nn.Embedding(config.block_size, config.n_embd)  # positions
         self.h = nn.ModuleList(Block(config, dropout, layer) for layer in range(config.n_layer))
@@ -819,9 +850,10 @@ class GPT(nn.Module):
             for last in (block.attn.c_proj, block.mlp.c_proj):  # residual stream, whose size stays so
                 last.weight.data *= (2 * config.n_layer) ** -0.5
 
-    def forward(self, ids, cache=None, last_only=False):
+    def forward(self, ids, cache=None, last_only=False, targets=None):
         """(B, T) token ids -> (B, T, V) logits: after each of the T, how likely is each token next?
-        With a cache the ids go on from those read before. last_only: (B, 1, V), after the last token."""
+        With a cache the ids go on from those read before. last_only: (B, 1, V), after the last token.
+        With targets, the tokens that did come next: the loss."""
         B, T = ids.shape
         past = cache.length if cache else 0
         if past + T > self.config.block_size:
@@ -830,12 +862,19 @@ class GPT(nn.Module):
         x = self.wte(ids) + positions                         # (B, T, C)
         x = dropout(x, self.dropout if self.training else 0.0)
         for block in self.h:
-            x = block(x, cache)
+            if self.checkpoint_activations and self.training:
+                x = torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x, cache)
         if cache:
             cache.length += T
         if last_only:
             x = x[:, -1:]
-        return self.head(self.ln_f(x))
+        x = self.ln_f(x)
+        return self.head(x) if targets is None else self.loss(x, targets)
+
+    def loss(self, x, targets):
+        return loss_of(self.head(x), targets)
 
     def head(self, x):                                        # (B, T, C) -> (B, T, V)
         table = self.wte.weight                               # (V, C)
@@ -844,9 +883,10 @@ class GPT(nn.Module):
             return F.linear(x, padded)[:, :, :len(table)]
         return F.linear(x, table)
 
-def loss_of(logits, targets, reduction="mean"):
-    "Cross-entropy: how surprised the model was by what came, in nats a token."
-    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction=reduction)
+def loss_of(logits, targets):
+    """Cross-entropy: how surprised the model was by what came, in nats a token. targets: (B, T), where -100
+    does not count, or how likely each token should have been, (B, T, V)."""
+    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(0, 1))
 
 def attend(q, k, v, p):
     """Each query weighs the keys by likeness and takes the mean of their values. q: (B, H, T, D), of the last
@@ -901,7 +941,7 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             updates = [self.average(w, group, go) for w in group["params"]]  # (parts, in, out) each
             n_in, n_out = updates[0].shape[1:]
-            updates = orthogonal(torch.cat(updates), self.dtype)
+            updates = self.orthogonal_shared(torch.cat(updates))
             lr = go * group["lr"]
             scale = lr * max(1, n_out / n_in) ** 0.5          # a wide matrix's step spreads over more columns
             for w, update in zip(group["params"], updates.split(group["parts"])):
@@ -917,6 +957,18 @@ class Muon(torch.optim.Optimizer):
         momentum.lerp_(gradient, 1 - group["momentum"])
         ahead = gradient.lerp(momentum, group["momentum"])
         return ahead.unflatten(1, (group["parts"], -1)).transpose(0, 1)
+
+    def orthogonal_shared(self, stack):
+        "Of several processes each does its part of the stack; all get all of it."
+        if not (dist.is_available() and dist.is_initialized()):
+            return orthogonal(stack, self.dtype)
+        processes = dist.get_world_size()
+        n_padding = -len(stack) % processes
+        parts = F.pad(stack, (0, 0, 0, 0, 0, n_padding)).chunk(processes)
+        mine = orthogonal(parts[dist.get_rank()], self.dtype).contiguous()
+        done = [torch.empty_like(mine) for _ in parts]
+        dist.all_gather(done, mine)
+        return torch.cat(done)[:len(stack)]
 
 def orthogonal(m, dtype=torch.float32):
     """Newton-Schulz: five rounds, all of them products, that bring the singular values of a stack of matrices
@@ -1292,11 +1344,16 @@ class Ranks:
             dist.all_reduce(numbers, dist.ReduceOp.MAX)
         return [float(number) for number in numbers]
 
-    def all_reduce_sum(self, tensors):
-        "Adds up each tensor over all processes, in place."
+    def all_reduce_sum(self, tensor):
         if self.world_size > 1:
-            for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
-                work.wait()
+            dist.all_reduce(tensor)
+        return tensor
+
+    def share_gradients(self, model):
+        "-> the model, whose backward pass then takes the mean of all gradients while it still runs."
+        if self.world_size == 1:
+            return model
+        return DistributedDataParallel(model, gradient_as_bucket_view=True)
 
     def barrier(self):
         "Nobody goes on before all are here."
@@ -1447,13 +1504,14 @@ def mean_loss(model, windows, rows, autocast, ranks):
     "Over all of a split, so many rows at a time. Every process takes its share."
     model.eval()
     total = torch.zeros(2, device=ranks.device)               # loss, tokens
-    inputs, targets = (part[ranks.rank::ranks.world_size].split(rows) for part in windows)
-    for x, y in zip(inputs, targets):
-        x, y = to_device(x, ranks.device), to_device(y, ranks.device)
+    inputs, targets = (part[ranks.rank::ranks.world_size] for part in windows)
+    for first in range(0, len(inputs), rows):                 # none, where there are fewer than processes
+        x, y = (to_device(part[first:first + rows], ranks.device) for part in (inputs, targets))
         with autocast():
-            logits = model(x)
-        total += torch.stack([loss_of(logits, y, "sum"), (y >= 0).sum()])
-    ranks.all_reduce_sum([total])
+            loss = model(x, targets=y)
+        tokens = (y >= 0).sum()
+        total += torch.stack([loss * tokens, tokens])
+    total = ranks.all_reduce_sum(total)
     return (total[0] / total[1]).item()
 
 def check_parts(checkpoint, path):
@@ -1592,6 +1650,7 @@ class TrainingRun:
         if not checkpoint:
             self.save("latest.pt")                            # from now on --resume works, come what may
         self.print_summary()
+        self.teacher = other_file("tools").Teacher(self) if self.config.teacher else None
         for note in self.notes:
             self.warn(note)
         cleanup.push(self.log_error)
@@ -1646,6 +1705,7 @@ class TrainingRun:
         torch.manual_seed(config.seed)
         with explain("a model of this size does not fit into memory", RuntimeError, kind=RunError):
             self.raw_model = GPT(self.model_config, config.dropout).to(device)
+        self.raw_model.checkpoint_activations = config.checkpoint_activations
         if self.weights:
             state = self.weights.state_dict()
             state["wpe.weight"] = state["wpe.weight"][:self.model_config.block_size]
@@ -1653,10 +1713,14 @@ class TrainingRun:
         if config.freeze:
             for part in (self.raw_model.wte, self.raw_model.wpe, *self.raw_model.h[:config.freeze]):
                 part.requires_grad_(False)
-        self.model = self.raw_model                           # what is trained: maybe compiled
         can_compile = device.type == "cuda" and find_spec("triton")
-        if config.compile == "true" or config.compile == "auto" and can_compile:
-            self.model = torch.compile(self.raw_model)
+        self.compiled = config.compile == "true" or config.compile == "auto" and bool(can_compile)
+        torch.compiler.set_stance("default")                  # a run before may have left another
+        if self.compiled:                                     # in parts: processes can share the gradients of
+            for block in self.raw_model.h:                    # one while the next is still at work
+                block.compile()
+            self.raw_model.loss = torch.compile(self.raw_model.loss)
+        self.model = self.ranks.share_gradients(self.raw_model)
         self.dtype, self.threads, self.why_dtype = choose_precision(config, device)
         if config.dtype == "auto" and used.get("device") == device.type:
             self.dtype, self.why_dtype = getattr(torch, used["dtype"]), "as before"
@@ -1838,9 +1902,10 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
             self.log("state", state="sampling")
             lm = LM(self.raw_model.eval(), self.corpus.tokenizer)
             prompt = self.config.sample_prompt
-            # On CPUs 16 bits cost more than they save where it goes token by token.
+            # On CPUs 16 bits cost more than they save where it goes token by token. Compiling costs more, too:
+            # the context grows with each token.
             mixed = self.device.type == "cuda" and self.dtype != torch.float32
-            with self.autocast(enabled=mixed):
+            with self.autocast(enabled=mixed), torch.compiler.set_stance("force_eager"):
                 text = lm.sample(prompt, max_new_tokens=self.config.sample_tokens)
             self.log("sample", step=self.progress.step, text=prompt + text)
 
@@ -1899,58 +1964,75 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         for old in sorted(self.folder.glob("step-*.pt"))[:-self.config.keep]:
             old.unlink(missing_ok=True)
 
-    def accumulate(self, end):
-        """Forward and backward through our rows of the batch up to an end, a micro-batch at a time: the
-        gradients add up as if it were one. -> our share of the loss"""
+    def accumulate(self, trial):
+        """Forward and backward through our rows of the batch, a micro-batch at a time: the gradients add up as
+        if it were one. The last one's backward pass shares them with the other processes. -> our part of
+        the loss. trial: the first micro-batch alone, not shared"""
         seeds = np.random.SeedSequence((self.config.seed, self.progress.step, self.ranks.rank))
         torch.manual_seed(seeds.generate_state(1, np.uint64)[0])  # for dropout
         self.model.train()
         total = torch.zeros((), device=self.device)
-        for first in range(self.first_row, end, self.micro_batch):
-            x, y = self.batches(self.progress.step, first, min(first + self.micro_batch, end))
+        firsts = range(self.first_row, self.end_row, self.micro_batch)
+        for first in firsts[:1] if trial else firsts:
+            rows = self.progress.step, first, min(first + self.micro_batch, self.end_row)
+            x, y = self.batches(*rows)
+            if self.teacher:
+                y = self.teacher(y, self.batches.places(*rows))
+            self.model.require_backward_grad_sync = first == firsts[-1] and not trial
             with self.autocast():
-                logits = self.model(x)
-            loss = loss_of(logits, y) * (len(x) / self.config.batch_size)
-            self.scaler.scale(loss).backward()
-            total += loss.detach()
+                loss = self.model(x, targets=y)
+            part = loss * (len(x) / self.config.batch_size)
+            self.scaler.scale(part * self.ranks.world_size).backward()  # of which DDP takes the mean
+            total += part.detach()
         return total
 
-    def forward_backward(self, end=None):
-        """accumulate(), with smaller micro-batches until one fits into memory, and without torch.compile
-        where that fails. Where one process has to do it again, all do."""
-        FINE, FAILED, TOO_LARGE = 0, 1, 2
+    def forward_backward(self, trial=False):
+        """accumulate(), with smaller micro-batches until one fits into memory, and without torch.compile where
+        that fails."""
         while True:
-            outcome, why = FINE, "another process has the reason"
             try:
-                loss = self.accumulate(end or self.end_row)
+                return self.accumulate(trial)
             except UserError:
                 raise
             except Exception as error:
-                why = str(error).strip().partition("\n")[0]
-                no_room = re.search("out of memory|n't allocate|not enough memory", why)
-                outcome = TOO_LARGE if no_room or isinstance(error, MemoryError) else FAILED
-                if outcome == FAILED and self.model is self.raw_model:
+                why = " ".join(str(error).split())
+                no_room = isinstance(error, MemoryError) or re.search(
+                    "out of memory|n't allocate|not enough memory", why)
+                sharing = self.ranks.world_size > 1 and self.model.require_backward_grad_sync
+                smaller = (self.micro_batch + 1) // 2
+                expect(not (no_room and sharing), "out of memory while others wait for our gradients: type "
+                       f"the same with --resume auto --micro_batch {smaller}", RunError)
+                if sharing or not (no_room or self.compiled):
                     raise
-            outcome = self.ranks.all_reduce_max(outcome)[0]
-            if outcome == FINE:
-                return loss
-            if outcome == FAILED:
-                self.model = self.raw_model
-                self.warn(f"--compile failed, going on without: {why:.80}")
-            else:
+            if no_room:
                 too_much = "not even one sequence fits into memory: take a smaller preset"
                 expect(self.micro_batch > 1, too_much, RunError)
-                self.micro_batch = (self.micro_batch + 1) // 2
-                self.warn(f"out of memory: going on with --micro_batch {self.micro_batch}")
+                self.micro_batch = smaller
+                self.warn(f"out of memory: going on with --micro_batch {smaller}")
+            else:
+                self.compiled = False
+                torch.compiler.set_stance("force_eager")
+                self.warn(f"--compile failed, going on without: {why:.120}")
             self.raw_model.zero_grad()
             torch.cuda.empty_cache()
 
     def try_one_micro_batch(self):
-        "Finds out what fits, and compiles, before anything counts."
-        if self.model is not self.raw_model:
+        "Finds out what fits, beside the optimizers' states, and compiles, before anything counts."
+        if self.compiled:
             self.log("state", state="compiling")
-        self.forward_backward(min(self.first_row + self.micro_batch, self.end_row))
+        self.forward_backward(trial=True)
+        with explain("the optimizers do not fit into memory: take a smaller preset", torch.OutOfMemoryError,
+                     kind=RunError):
+            for optimizer in self.optimizers:
+                optimizer.found_inf = torch.ones((), device=self.device)  # makes the states, changes nothing
+                optimizer.step()
         self.raw_model.zero_grad()
+        self.forward_backward(trial=True)
+        self.raw_model.zero_grad()
+        fits = -int(self.ranks.all_reduce_max(-self.micro_batch)[0])
+        if fits < self.micro_batch:
+            self.micro_batch = fits
+            self.warn(f"out of memory in another process: going on with --micro_batch {fits}")
         self.started_at = time.monotonic()
         self.fraction_at_start = self.fraction_done()
         self.clock_zero = self.started_at - self.progress.elapsed_s
@@ -1964,13 +2046,14 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
     def log_step(self, loss, grad_norm):
         "Reads the numbers: the only place in a step that waits for a GPU."
         progress = self.progress
-        loss, grad_norm = float(loss), float(grad_norm)
+        loss, grad_norm = float(self.ranks.all_reduce_sum(loss)), float(grad_norm)
         skipped, in_a_row = int(self.skips_since_log), int(self.skips_in_a_row)
         self.skips_since_log = self.skips_since_log * 0
         progress.skipped += skipped
-        if skipped:
+        too_many = 30 if self.scaler.is_enabled() else 10     # in float16 GradScaler feels its way by skips
+        if skipped and in_a_row >= too_many - 10:
             self.warn(f"{skipped} steps skipped: gradient not finite")
-        expect(in_a_row < 10, f"{in_a_row} steps in a row had no finite gradient: take a lower "
+        expect(in_a_row < too_many, f"{in_a_row} steps in a row had no finite gradient: take a lower "
                "--learning_rate or --dtype float32. The last checkpoint is good: --resume", RunError)
         now, (then, step_then) = time.monotonic(), self.stopwatch
         self.stopwatch = now, progress.step
@@ -2033,14 +2116,13 @@ def train(**asked):
             share_of_peak = pace(config, progress.step, run.fraction_done())
             for group, peak_rate in run.peak_rates:
                 group["lr"] = share_of_peak * peak_rate
-            loss = run.forward_backward()                     # fills .grad: our share of the batch's mean
-            run.ranks.all_reduce_sum([loss] + [w.grad for w in run.raw_model.parameters() if w.requires_grad])
+            loss = run.forward_backward()                     # fills .grad, the same in all processes
             for optimizer in run.optimizers:                  # float16 only: the loss was scaled up, lest
                 run.scaler.unscale_(optimizer)                # small gradients become 0
             grad_norm = nn.utils.clip_grad_norm_(run.raw_model.parameters(), config.grad_clip or math.inf)
             # Where the gradient is not finite, the step changes nothing, and nobody waits for the GPU to find
             # out: torch's fused AdamW reads found_inf, as GradScaler sets it, and so does our Muon.
-            found_inf = (~torch.isfinite(loss + grad_norm)).float()
+            found_inf = (~torch.isfinite(grad_norm)).float()
             for optimizer in run.optimizers:
                 optimizer.found_inf = found_inf
                 optimizer.step()

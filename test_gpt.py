@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 import tokenize
+import tracemalloc
 import types
 from pathlib import Path
 
@@ -721,6 +722,47 @@ def test_every_position_once_per_epoch(tokens, block, batch):
     assert not torch.equal(x[:windows], x[windows : 2 * windows])
 
 
+def test_a_permutation_is_computed_place_by_place():
+    for n in (1, 2, 3, 64, 65, 1000):
+        whole = gpt.shuffled(np.arange(n), n, np.random.default_rng(7))
+        assert sorted(whole) == list(range(n))
+        part = gpt.shuffled(np.arange(n)[n // 3 :: 2], n, np.random.default_rng(7))
+        assert part.tolist() == whole[n // 3 :: 2].tolist()
+
+
+def test_a_permutation_looks_random():
+    "How often place i goes to j, over 3,000 permutations: chi-squared, a degree of freedom, is 1 by chance."
+    n, times = 40, 3000
+    counts = np.zeros((n, n))
+    steps = np.zeros(n)  # from one place's window to the next one's
+    for seed in range(times):
+        order = gpt.shuffled(np.arange(n), n, np.random.default_rng(seed))
+        counts[np.arange(n), order] += 1
+        steps += np.bincount((order[1:] - order[:-1]) % n, minlength=n)
+    assert ((counts - times / n) ** 2 / (times / n)).sum() / n**2 < 1.15
+    expected = steps.sum() / (n - 1)
+    assert ((steps[1:] - expected) ** 2 / expected).sum() / (n - 2) < 2
+
+
+@linux
+def test_ten_billion_tokens_cost_nothing_at_the_start(place):
+    "The file has holes: it takes no room on the disk, and whoever reads all of it takes a minute."
+    folder = prepared(place / "p")
+    meta = json.loads((folder / "meta.json").read_text())
+    meta["train_tokens"] = 10**10
+    (folder / "meta.json").write_text(json.dumps(meta))
+    os.truncate(folder / "train.bin", 2 * 10**10)
+    tracemalloc.start()
+    begun = time.monotonic()
+    corpus = gpt.open_corpus(folder, gpt.TrainConfig(), 1024)
+    batches = gpt.Batches(corpus, 1024, 32, seed=1, device=torch.device("cpu"))
+    batches(0, 0, 32)
+    batches(10**6, 0, 32)  # where a run goes on after a million steps
+    assert time.monotonic() - begun < 1
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
+
+
 def test_a_rest_shorter_than_a_window_moves_around():
     batches = batches_of(np.arange(70), 16, 4)
     epochs = [batches(step, 0, 4)[0].flatten().tolist() for step in range(20)]
@@ -1409,17 +1451,17 @@ def test_each_step_has_a_dropout_of_its_own(place, monkeypatch):
     seeds, original = [], gpt.loss_of
 
     def loss_of(*batch):
-        if len(batch) == 2:  # not an evaluation's
+        if torch.is_grad_enabled():  # not an evaluation's
             seeds.append(torch.initial_seed())
         return original(*batch)
 
     monkeypatch.setattr(gpt, "loss_of", loss_of)
     mini(max_iters=5)
-    trial, *first = seeds
-    assert len(set(first)) == 5 and trial == first[0]
+    trial, again, *first = seeds  # the second time, the optimizers' states are there
+    assert len(set(first)) == 5 and trial == again == first[0]
     seeds.clear()
     mini(max_iters=5)
-    assert seeds[1:] == first
+    assert seeds[2:] == first
     seeds.clear()
     mini(max_iters=5, seed=2)
     assert not set(seeds) & set(first)
@@ -1660,8 +1702,9 @@ def test_two_processes_are_one(place):
     assert log("two")[0]["world_size"] == 2 and done.stdout.count("step 3 |") == 1
 
 
-def train_on_processes(processes, after, reason, **asked):
-    "The second of them is told to stop after some steps: so all must hear of it."
+def train_on_processes(processes, after, reason, before="", behind="", **asked):
+    """The second of them is told to stop after some steps: so all must hear of it. before, behind: what else
+    each of them does."""
     forks(f"""
 with socket.socket() as free:
     free.bind(("localhost", 0))
@@ -1678,8 +1721,10 @@ def one(rank):
         return pace(config, step, done)
 
     gpt.pace = stopping
+{before}
     result = gpt.train(**{asked!r})
     assert result.reason == {reason!r}, result
+{behind}
 
 children = [fork(lambda: one(rank)) for rank in range({processes})]
 assert not any([ended(child) for child in children])
@@ -1699,6 +1744,76 @@ def test_an_uneven_batch_over_processes_and_a_stop_for_all(place):
     assert more.reason == "done" and log("odd")[-1]["step"] == 8
 
 
+@linux
+def test_a_process_that_runs_out_of_memory_takes_smaller_parts_and_the_others_too(place):
+    ask = dict(MINI, data="story.txt", dropout=0.0, batch_size=8, max_iters=4, eval_interval=2)
+    gpt.train(**ask, out_dir="alone")
+    small = """
+    forward = gpt.GPT.forward
+
+    def small(self, ids, *more, **named):
+        if self.training and rank == 1 and len(ids) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(self, ids, *more, **named)
+
+    gpt.GPT.forward = small
+"""
+    train_on_processes(2, -1, "done", before=small, **ask, out_dir="two")
+    told = "out of memory in another process: going on with --micro_batch 1"
+    assert warnings_in("two") == [told]
+    nearly_the_same(weights("alone"), weights("two"))
+
+
+@linux
+def test_more_processes_than_windows_to_evaluate(place):
+    ask = dict(MINI, data="story.txt", max_iters=1, eval_tokens=20)  # two windows, of which one is short
+    gpt.train(**ask, out_dir="alone")
+    train_on_processes(3, -1, "done", **ask, out_dir="three")
+    one, three = (by_step(log(folder), "val_loss", "eval") for folder in ("alone", "three"))
+    np.testing.assert_allclose(list(three.values()), list(one.values()), rtol=1e-3)
+
+
+@linux
+def test_gradients_are_shared_once_a_step_in_buckets(place):
+    "However many micro-batches a step has. What one process waits for the others with is not counted."
+    count = """
+    shared = []
+    wrap = gpt.Ranks.share_gradients
+
+    def counting(ranks, model):
+        model = wrap(ranks, model)
+        model.register_comm_hook(None, counted)
+        return model
+
+    def counted(state, bucket):
+        shared.append(len(bucket.gradients()))
+        work = torch.distributed.all_reduce(bucket.buffer().div_(2), async_op=True)
+        return work.get_future().then(lambda future: future.value()[0])
+
+    gpt.Ranks.share_gradients = counting
+"""
+    ask = dict(MINI, data="story.txt", max_iters=5, micro_batch=1)
+    parameters = len(list(gpt.GPT(gpt.ModelConfig(n_layer=2)).parameters()))
+    check = f"    assert sum(shared) == 5 * {parameters}, shared\n"
+    train_on_processes(2, -1, "done", before=count, behind=check, **ask)
+
+
+def test_blocks_that_are_computed_twice_give_the_same(place):
+    mini(out_dir="once")
+    mini(out_dir="twice", checkpoint_activations=True)
+    assert same(weights("once"), weights("twice"))
+
+
+def test_float16_feels_its_way_and_says_nothing(place, monkeypatch):
+    "GradScaler begins with a scale that is too large: its first skips are no warning, and 10 are no end."
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**35)
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda *_, **__: scaler)
+    monkeypatch.setattr(gpt, "choose_precision", lambda *_: (torch.float16, 1, "a test"))
+    result = mini(max_iters=40, out_dir="out")
+    assert result.reason == "done" and saved("out")["progress"]["skipped"] > 10
+    assert not any("skipped" in text for text in warnings_in("out"))
+
+
 # ---- what can go wrong in a run ----------------------------------------------------------------------------
 
 
@@ -1713,10 +1828,10 @@ def test_out_of_memory_halves_the_micro_batch(place, monkeypatch):
     forward = gpt.GPT.forward
     no_room = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    def small(self, ids, cache=None, last_only=False):
+    def small(self, ids, *more, **named):
         if self.training and len(ids) > 2:
             raise no_room
-        return forward(self, ids, cache, last_only)
+        return forward(self, ids, *more, **named)
 
     whole = mini(dropout=0.0, max_iters=4)
     monkeypatch.setattr(gpt.GPT, "forward", small)
@@ -1740,9 +1855,9 @@ def test_steps_that_are_not_finite(bad_steps, ends, place, monkeypatch):
     original, now = gpt.loss_of, []
     before_steps(monkeypatch, now.append)
 
-    def loss_of(logits, targets, reduction="mean"):
-        loss = original(logits, targets, reduction)
-        bad = reduction == "mean" and now and now[-1] in bad_steps
+    def loss_of(logits, targets):
+        loss = original(logits, targets)
+        bad = torch.is_grad_enabled() and now and now[-1] in bad_steps
         return loss * math.nan if bad else loss
 
     monkeypatch.setattr(gpt, "loss_of", loss_of)
@@ -1872,15 +1987,30 @@ def test_a_bug_is_logged_and_keeps_its_traceback_but_not_its_lock(place, monkeyp
 
 
 def test_compile_that_fails_is_one_line(place, monkeypatch):
-    def broken(model):
-        fail = raises(RuntimeError("no compiler here\nand a long story"))
-        fail.train = lambda: fail
-        return fail
-
+    broken = functools.partial(torch.compile, backend=raises(RuntimeError("no compiler here\nand a story")))
     monkeypatch.setattr(torch, "compile", broken)
-    result = mini(compile="true", max_iters=3)
+    result = mini(compile="true", max_iters=3, out_dir="broken")
     told = warnings_in(result.out_dir)
     assert result.reason == "done" and len(told) == 1 and "no compiler here" in told[0]
+    mini(max_iters=3, out_dir="plain")
+    assert same(weights("broken"), weights("plain"))
+
+
+def test_compiled_in_parts_it_learns_the_same(place, monkeypatch):
+    "Each block and the loss by itself, here by a compiler that takes graphs as they are."
+    compiled = []
+
+    def as_it_is(graph, inputs):
+        compiled.append(graph)
+        return graph
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=as_it_is))
+    mini(compile="true", max_iters=3, eval_interval=3, out_dir="parts")
+    assert len(compiled) >= 2  # the blocks share theirs
+    assert not warnings_in("parts")
+    mini(max_iters=3, eval_interval=3, out_dir="plain")
+    assert same(weights("parts"), weights("plain"))
+    assert weights("parts").keys() == weights("plain").keys()
 
 
 # ---- when a run ends, and what it is told meanwhile --------------------------------------------------------
@@ -2110,10 +2240,11 @@ def test_ctrl_c_while_torch_is_imported_is_one_line(tmp_path):
 
 
 def test_ctrl_c_in_the_trial_before_the_first_step_stops_there(place, monkeypatch, capsys):
-    original = gpt.loss_of
+    original, pressed = gpt.loss_of, []
 
     def loss_of(*batch):
-        if len(batch) == 2:  # not an evaluation's
+        if torch.is_grad_enabled() and not pressed:  # not an evaluation's
+            pressed.append("Ctrl-C")
             signal.raise_signal(signal.SIGINT)
         return original(*batch)
 
