@@ -21,6 +21,7 @@ Who wants to know how GPTs are trained reads batches, model, optimizer, sampling
 import argparse, base64, codecs, contextlib, copy, ctypes, dataclasses, difflib, functools, hashlib, itertools
 import json, math, os, platform, re, shlex, shutil, signal, subprocess, sys, threading, time, zipfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
@@ -61,6 +62,9 @@ def explain(what, *errors, kind=UserError):
         why = str(error).partition("\n")[0]
         raise kind(f"{what}: {why:.160}" if why else what) from error
 
+# What the contents of a file can raise that is damaged, or of a stranger's making.
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError, OverflowError)
+
 def nearest(word, known):
     "The known name that was probably meant."
     known = [str(name) for name in known]
@@ -100,14 +104,12 @@ def errors_told():
         yield
         sys.stdout.flush()                                    # a full disk is told here, not at Python's exit
         return
-    except ToldError as error:
-        status, why = error.status, ""
     except UserError as error:
-        status, why = error.status, f"error: {printable(error)}"
+        status = error.status
+        why = "" if isinstance(error, ToldError) else f"error: {printable(error)}"
     except KeyboardInterrupt:
         status, why = 130, "\nstopped"
     except BrokenPipeError:                                   # `gpt.py ... | head` has seen enough
-        hush()
         status, why = 1, ""
     except OSError as error:                                  # the system's reasons: no room, no permission
         where = f"{printable(error.filename)}: " if error.filename else ""
@@ -259,11 +261,8 @@ def fill(config_class, values):
 def load_presets(own=""):
     "The recipes by name: those of presets.json, which gpt.py may have been copied without, and a user's own."
     presets = {"nano": {"about": "the defaults of gpt.py"}}
-    files = []
-    if beside("presets.json"):
-        files.append(HERE / "presets.json")
-    if own:
-        files.append(Path(own))
+    files = [HERE / "presets.json"] if beside("presets.json") else []
+    files += [Path(own)] if own else []
     for path in files:
         with explain(f"presets in {path}", OSError, ValueError, TypeError):
             presets |= json.loads(path.read_text(encoding="utf-8"))
@@ -289,8 +288,8 @@ def configure(asked, saved=None):
     asked = {name: value for name, value in asked.items() if value is not None}
     if saved:
         base = saved
-        same = asked.get("preset", saved["preset"]) == saved["preset"]
-        expect(same, f"--preset {asked.get('preset')}: this run goes on with {saved['preset']}")
+        preset = saved.get("preset")
+        expect(asked.get("preset", preset) == preset, f"--preset: this run goes on with {preset}")
     else:
         level = convert(KNOBS["level"], asked["level"]) if "level" in asked else None
         default = "finetune" if asked.get("init_from") else "nano"
@@ -343,12 +342,11 @@ class Parser(argparse.ArgumentParser):
 
     def add(self, group, name, help, **settings):
         "Two spellings of a flag; --help shows the first."
-        dashes = "--" + name.replace("_", "-")
         self.flags.append(f"--{name}")
         settings = {"dest": name, "default": argparse.SUPPRESS, **settings}
         group.add_argument(f"--{name}", help=help, **settings)
         if "_" in name:
-            group.add_argument(dashes, help=argparse.SUPPRESS, **settings)
+            group.add_argument("--" + name.replace("_", "-"), help=argparse.SUPPRESS, **settings)
 
     def add_knobs(self, about, fields):
         "A flag for each field. Its value stays text: fill() converts and checks it."
@@ -371,24 +369,24 @@ def add_loading(parser):
     "The flags of every command that works with a trained model."
     parser.add_argument("run", nargs="*", help="a run's folder, a checkpoint, gpt2 ... [the newest run]")
     parser.add_knobs("instead of RUN", {"init_from": KNOBS["init_from"]})
-    shared = {name: KNOBS[name] for name in ("device", "dtype", "threads")}
-    parser.add_knobs("where and how it computes", shared)
+    parser.add_knobs("where and how it computes", {k: KNOBS[k] for k in ("device", "dtype", "threads")})
     parser.add(parser, "compile", "torch.compile: takes a minute, then less a token", action="store_true")
 
 def command_line(words):
     "-> the command, and what was asked of it."
+    commands = {**COMMANDS, **TOOLS}
     if not words or words[0] in ("-h", "--help", "help"):
         print(__doc__, "Commands, each with its own --help:\n", sep="\n")
-        for name, about in {**COMMANDS, **TOOLS}.items():
+        for name, about in commands.items():
             print(f"    {name:10}{about}")
         raise SystemExit
     if words[0] == "--version":
         print(f"gpt.py {__version__}")
         raise SystemExit
     command, *flags = words
-    check_known([command], {**COMMANDS, **TOOLS}, "unknown command")
-    about = {**COMMANDS, **TOOLS}[command]
-    parser = Parser(usage=f"python gpt.py {command} [--OPTION VALUE ...]", description=about)
+    check_known([command], commands, "unknown command")
+    usage = f"python gpt.py {command} [--OPTION VALUE ...]"
+    parser = Parser(usage=usage, description=commands[command])
     if command == "train":
         parser.add_knobs(ModelConfig.__doc__, knobs(ModelConfig))
         parser.add_knobs(TrainConfig.__doc__, knobs(TrainConfig))
@@ -396,8 +394,8 @@ def command_line(words):
         add_loading(parser)
         parser.add(parser, "prompt", "the text to go on from")
         parser.add(parser, "prompt_file", "the file that has it; -: standard input")
-        parser.add(parser, "show_probs", "colour each token by its probability, and list what else was "
-                   "likely", action="store_true")
+        about = "colour each token by its probability, and list what else was likely"
+        parser.add(parser, "show_probs", about, action="store_true")
         parser.add_knobs(SampleConfig.__doc__, knobs(SampleConfig))
     else:
         other_file("tools").add_flags(command, parser)
@@ -409,25 +407,25 @@ class Tokenizer:
     """encode(text) -> a list of ids; decode(ids) -> text; decoder() -> the same id by id, while they come.
     state, which goes into meta.json and checkpoints, is all it takes to have the same tokenizer again."""
     lossless = True
+    cut = list                                                # a text -> the parts that tokens stand for
     unknown_id = None                                         # the id of what has no token of its own
     end_id = None                                             # the id that ends a document
 
     def encode(self, text):
         return self.encode_to_numpy(text).tolist()
 
-    def decoder(self):
-        return DECODERS[self.state["level"]](self)
+    def decoder(self, after=()):
+        "after: the ids that were there before, on which it depends how the next ones read"
+        decoder = DECODERS[self.state["level"]](self)
+        for i in after:
+            decoder.add(i)
+        return decoder
 
-    def decode(self, ids):
-        decoder = self.decoder()
+    def decode(self, ids, after=()):
+        decoder = self.decoder(after)
         return "".join(decoder.add(int(i)) for i in ids) + decoder.end()
 
-    def cut(self, text):
-        "The parts of a text that a token stands for."
-        return list(text)
-
     def unknown(self, text):
-        "What in this text has no token."
         return sorted({part for part, i in zip(self.cut(text), self.encode(text)) if i == self.unknown_id})
 
 class CharTokenizer(Tokenizer):
@@ -510,8 +508,8 @@ class BPETokenizer(Tokenizer):
     @classmethod
     def train(cls, text, config):
         "GPT-2's. data.py trains others."
-        with explain("GPT-2's tokens can't be downloaded; without network train your own, with --level bpe "
-                     "--vocab_size 4096", OSError, ValueError, kind=RunError):
+        how = "GPT-2's tokens can't be downloaded; train your own, with --vocab_size 4096"
+        with explain(how, OSError, ValueError, kind=RunError):
             ranks = need("tiktoken").get_encoding("gpt2")._mergeable_ranks
         in_order = sorted(ranks, key=ranks.get)
         return cls(" ".join(base64.b64encode(token).decode() for token in in_order), "gpt2")
@@ -537,11 +535,9 @@ class WordDecoder(Decoder):
     joins_right = set("\n—([{“‘#$£")                          # and none after these
     pairs = {'"', "'", "_"}                                   # the same mark opens and closes
 
-    def __init__(self, tokenizer):
-        self.tokenizer = tokenizer
-        self.before = "\n\n"
-        self.capital = True                                   # whether the next word begins a sentence
-        self.opened = set()                                   # the pairs that wait for their second half
+    before = "\n\n"
+    capital = True                                            # whether the next word begins a sentence
+    opened = frozenset()                                      # the pairs that wait for their second half
 
     def add(self, i):
         word = self.tokenizer.texts[i]
@@ -549,7 +545,7 @@ class WordDecoder(Decoder):
         joins = (closes or self.before in self.opened or word == "'s" or "--" in (word, self.before)
                  or word[0] in self.joins_left or self.before[-1] in self.joins_right)
         if word == "\n\n":
-            self.opened = set()
+            self.opened = frozenset()
         elif word in self.pairs:
             self.opened = self.opened ^ {word}
         text = word[0].upper() + word[1:] if self.capital else word
@@ -581,26 +577,36 @@ def load_tokenizer(state):
 
 # ---- the corpus: tokens to train on and tokens to validate on ----------------------------------------------
 
-PACKED = (".jsonl", ".csv", ".parquet", ".gz", ".zst", ".bz2", ".xz", ".zip")
-
 def read_text(source):
     "A text file, whole. builtin: English that every Python brings along, its own manual."
     if source == "builtin":
-        topics = need("pydoc_data.topics", "nothing; this Python lacks its manual").topics
-        return "\n\n".join(topics[name] for name in sorted(topics))
+        return manual()
     with explain(f"--data {source} can't be read", OSError, UnicodeDecodeError):  # which tells the offset
         text = Path(source).read_text(encoding="utf-8-sig")
     expect("\0" not in text, f"--data {source} is not text: at offset {text.find(chr(0)):,} is a zero byte")
     expect(text.strip(), f"--data {source} is empty: there is nothing to learn from")
     return text
 
+def manual():
+    "The prose of Python's own manual: its paragraphs of sentences, each once, without marks for printers."
+    topics = need("pydoc_data.topics", "nothing; this Python lacks its manual").topics
+    found = {}                                                # a dict keeps their order
+    for name in sorted(topics):
+        for paragraph in topics[name].split("\n\n"):
+            text = re.sub(r'\*\*|\*(?=\w)|(?<=\w)\*|"|\[\d+\]', "", paragraph)  # *emphasis*, "code", [1]
+            text = " ".join(text.split())
+            letters = sum(c.isalpha() or c in " ,.-" for c in text)
+            if re.fullmatch("[A-Z].{60,}[.!?]", text) and letters > 0.93 * len(text):
+                found[text] = True
+    return "\n\n".join(found)
+
 def prepare(config, chosen):
-    """-> where the tokens come from: a folder that data.py made, a text file, or builtin. Whatever is not
-    plain text, or too much for memory, goes through data.py, by the command that a person would type.
-    chosen: whether the user named this text. If not, and it can't be had, builtin takes its place."""
+    """-> a folder that data.py made, a text file, or builtin. What is no plain text, or too much for memory,
+    goes through data.py. chosen: the user named it. If not, and it can't be had, builtin takes its place."""
     path = Path(config.data)
     own_bpe = config.level == "bpe" and config.vocab_size > 0
-    small_text = path.is_file() and path.suffix not in PACKED and path.stat().st_size < 1 << 27
+    packed = path.suffix in (".jsonl", ".csv", ".parquet", ".gz", ".zst", ".bz2", ".xz", ".zip")
+    small_text = path.is_file() and not packed and path.stat().st_size < 1 << 27
     plain = small_text or config.data == "builtin"
     if (path / "meta.json").exists() or plain and not own_bpe:
         return config.data
@@ -632,35 +638,29 @@ def open_corpus(source, config, block_size, tokenizer=None):
         text = read_text(source)
         tokenizer = tokenizer or TOKENIZERS[config.level].train(text, config)
         cut = int((1 - config.val_fraction) * len(text))
-        train, val = (tokenizer.encode_to_numpy(part) for part in (text[:cut], text[cut:]))
-        sha256 = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-        val_bytes = len(text[cut:].encode())
-        corpus = SimpleNamespace(tokenizer=tokenizer, train=train, val=val, val_bytes=val_bytes,
-                                 sha256=sha256)
-    if tokenizer:
-        same = tokenizer.state == corpus.tokenizer.state
-        expect(same, f"{source} has other tokens than the weights to begin with: give the text itself")
-    n = len(corpus.train)
-    expect(n > 1, f"{source} has only {n} tokens to train on: give more text")
+        corpus = SimpleNamespace(tokenizer=tokenizer, val_bytes=len(text[cut:].encode()))
+        corpus.train, corpus.val = map(tokenizer.encode_to_numpy, (text[:cut], text[cut:]))
+        corpus.sha256 = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    same = tokenizer is None or tokenizer.state == corpus.tokenizer.state
+    expect(same, f"{source} has other tokens than the weights to begin with: give the text itself")
+    n, n_val = len(corpus.train), len(corpus.val)
+    expect(min(n, n_val) > 1, f"{source} has {n} tokens to train on, {n_val} to validate on: give more text")
     expect(n > block_size, f"{source} has {n:,} tokens to train on: --block_size {n - 1} would fit")
-    expect(len(corpus.val) > 1, f"{source} has only {len(corpus.val)} tokens for validation: give more text")
     return corpus
 
 def open_folder(folder, level):
-    "The tokens that data.py left in a folder."
-    with explain(f"{folder} is not a folder that data.py made", OSError, ValueError, KeyError, TypeError,
-                 AttributeError, OverflowError):
+    with explain(f"{folder} is not a folder that data.py made", OSError, *MALFORMED):
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        tokenizer = load_tokenizer(meta["tokenizer"])
         dtype = np.dtype(meta["dtype"]).newbyteorder("<")
-        train = np.memmap(folder / "train.bin", dtype, "r")
-        val = np.memmap(folder / "val.bin", dtype, "r")
-        expect(int(meta["val_bytes"]) > 0, f"{folder}: its val_bytes are none")
-        whole = [len(train), len(val)] == [meta["train_tokens"], meta["val_tokens"]]
-        val_bytes, sha256 = int(meta["val_bytes"]), str(meta.get("sha256", ""))
-    expect(whole, f"{folder}: a .bin was cut short; prepare it again")
-    expect(meta["level"] == level, f"{folder} needs --level {meta['level']}")
-    return SimpleNamespace(tokenizer=tokenizer, train=train, val=val, val_bytes=val_bytes, sha256=sha256)
+        corpus = SimpleNamespace(val_bytes=int(meta["val_bytes"]), sha256=str(meta.get("sha256", "")))
+        corpus.tokenizer = load_tokenizer(meta["tokenizer"])
+        corpus.train = np.memmap(folder / "train.bin", dtype, "r")
+        corpus.val = np.memmap(folder / "val.bin", dtype, "r")
+        whole = [len(corpus.train), len(corpus.val)] == [meta["train_tokens"], meta["val_tokens"]]
+        expect(whole, f"{folder}: a .bin was cut short; prepare it again")
+        expect(corpus.val_bytes > 0, f"{folder}: its val_bytes are none")
+        expect(meta["level"] == level, f"{folder} needs --level {meta['level']}")
+    return corpus
 
 # ---- torch, from here on (data.py runs this file down to its line `import torch`) --------------------------
 
@@ -692,62 +692,54 @@ from torch.nn.parallel import DistributedDataParallel
 
 # ---- tokens -> batches: a pure function of (seed, step) ----------------------------------------------------
 
-def window_starts(numbers, seed, length, block_size):
-    """Where windows start, by their numbers since the run began. The text is bent to a ring and cut into
-    windows, in each epoch from another place on, and they are handed out in another order: so each token is a
-    target once an epoch, but for a rest shorter than a window."""
-    windows = length // block_size
-    epochs, places = np.divmod(numbers, windows)
-    starts = []
-    for epoch in np.unique(epochs):                           # a batch can span two
-        rng = np.random.default_rng((seed, epoch))
-        shift = rng.integers(length)
-        starts.append(shift + block_size * shuffled(places[epochs == epoch], windows, rng))
-    return np.concatenate(starts)
-
-HASH = np.uint64(0x9E3779B97F4A7C15)                          # 2^64 / golden ratio: Knuth's multiplier
-
-def shuffled(places, n, rng):
-    """Where a random permutation of range(n) sends some of its places: of ten billion tokens it is never
-    written down. A Feistel network permutes the numbers of so many bits: each round mixes one half with a hash
-    of the other, which could be undone, so no two ever meet. What is not below n goes through again."""
-    half = max(1, (n - 1).bit_length() + 1 >> 1)              # bits
-    keys = rng.integers(1 << 63, size=8, dtype=np.uint64)
-    places = places.astype(np.uint64)
-    again = np.full(len(places), True)
-    while again.any():
-        left, right = np.divmod(places[again], 1 << half)
-        for key in keys:
-            hashed = (right ^ key) * HASH
-            hashed = (hashed ^ hashed >> 29) * HASH >> 64 - half  # its highest bits
-            left, right = right, left ^ hashed
-        places[again] = (left << half) + right
-        again = places >= n
-    return places.astype(np.int64)
-
 class Batches:
-    "A step's number alone says which windows it gets: a run that goes on needs no memory of its data."
+    """A step's number alone says which windows of the text it gets: a run that goes on needs no memory of its
+    data. In each epoch the text, bent to a ring, is cut from another place on and its windows are shuffled
+    anew: each token is a target once an epoch, but for a rest shorter than a window."""
     def __init__(self, corpus, block_size, batch_size, seed, device):
         self.tokens, self.vocab_size = corpus.train, corpus.tokenizer.vocab_size
         self.block_size, self.batch_size, self.seed, self.device = block_size, batch_size, seed, device
         self.windows = len(self.tokens) // block_size         # in an epoch
 
-    def places(self, step, first, end):
-        "Where the rows first to end (without it) of a step's batch stand in the text: (rows, block_size + 1)"
-        numbers = step * self.batch_size + np.arange(first, end)
-        starts = window_starts(numbers, self.seed, len(self.tokens), self.block_size)
-        return (starts[:, None] + np.arange(self.block_size + 1)) % len(self.tokens)
-
     def __call__(self, step, first, end):
-        "These rows themselves -> inputs and targets, (rows, block_size) each."
-        ids = self.tokens[self.places(step, first, end)].astype(np.int64)
+        "Rows of a step's batch, first to end (without it) -> inputs and targets, (rows, block_size) each."
+        rows = step * self.batch_size + np.arange(first, end)  # counted since the run began
+        epochs, turns = np.divmod(rows, self.windows)
+        starts = []
+        for epoch in np.unique(epochs):                       # a batch can span two
+            rng = np.random.default_rng((self.seed, epoch))
+            shift = rng.integers(len(self.tokens))
+            windows = shuffled(turns[epochs == epoch], self.windows, rng)
+            starts.append(shift + self.block_size * windows)
+        starts = np.concatenate(starts)[:, None]
+        places = (starts + np.arange(self.block_size + 1)) % len(self.tokens)  # (rows, block_size + 1)
+        ids = self.tokens[places].astype(np.int64)
         check_ids(ids, self.vocab_size)
         ids = to_device(torch.from_numpy(ids), self.device)
         return ids[:, :-1], ids[:, 1:]
 
+def shuffled(places, n, rng):
+    """Where a random permutation of range(n) sends these places, without writing it down: n may be billions.
+    A Feistel network permutes all numbers of 2 * half bits: a round changes one half by a hash of the other
+    (^, which the same hash would undo), so no two numbers ever meet. A result of n or more goes in again."""
+    half = max(1, (n - 1).bit_length() + 1 >> 1)              # bits
+    keys = rng.integers(1 << 63, size=8, dtype=np.uint64)     # one a round
+    knuth = np.uint64(0x9E3779B97F4A7C15)                     # 2^64 / golden ratio: products scatter well
+    places = places.astype(np.uint64)
+    again = np.full(len(places), True)
+    while again.any():
+        left, right = np.divmod(places[again], 1 << half)
+        for key in keys:
+            hashed = (right ^ key) * knuth
+            hashed = (hashed ^ hashed >> 29) * knuth >> 64 - half  # its highest bits
+            left, right = right, left ^ hashed
+        places[again] = (left << half) + right
+        again = places >= n
+    return places.astype(np.int64)
+
 def check_ids(ids, vocab_size):
     "An id from nowhere would crash a GPU later on, without a word of why."
-    top = int(ids.max())
+    top = ids.max()
     expect(top < vocab_size, f"the data has token {top}, outside of its {vocab_size}: prepare it anew")
 
 def to_device(tensor, device):
@@ -781,8 +773,7 @@ class Linear(nn.Module):
         return F.linear(x, self.weight.T, self.bias)
 
 class Attention(nn.Module):
-    """Causal self-attention: each token asks all tokens up to itself (query, key) and takes in what they have
-    to say (value)."""
+    "Causal self-attention: each token asks all up to itself (query, key) what they have to say (value)."
     def __init__(self, config, dropout, layer):
         super().__init__()
         C = config.n_embd
@@ -894,12 +885,10 @@ def attend(q, k, v, p):
     T, S = q.size(2), k.size(2)
     if q.device.type == "cpu" and torch.is_grad_enabled() and S == T:
         return attend_on_cpu(q, k, v, p)
-    if T == 1:                                                # the last token: it sees all
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=p)
-    if S == T:                                                # all tokens: token t sees 0 to t
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
-    seen = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)  # token t sees 0 to S - T + t
-    return F.scaled_dot_product_attention(q, k, v, dropout_p=p, attn_mask=seen)
+    seen = None                                               # T == 1: the last token sees all
+    if 1 < T < S:                                             # token t sees 0 to S - T + t
+        seen = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
+    return F.scaled_dot_product_attention(q, k, v, seen, dropout_p=p, is_causal=S == T)
 
 def attend_on_cpu(q, k, v, p):
     "The same, step by step: in bfloat16 torch's own kernel trains four times as slowly on CPUs."
@@ -911,14 +900,13 @@ def attend_on_cpu(q, k, v, p):
     return (weights @ v).view(B, H, T, D)
 
 def dropout(x, p):
-    "Leaves out each number with probability p, and scales up the others to keep the mean."
+    """Leaves out each number with probability p, and scales up the others to keep the mean. On CPUs F.dropout
+    draws a number for each element. 64 bits are enough for four: the mask is as random, comes 6 times faster,
+    and a small model trains twice as fast."""
     if p == 0:
         return x
-    return dropout_on_cpu(x, p) if x.device.type == "cpu" else F.dropout(x, p)
-
-def dropout_on_cpu(x, p):
-    """F.dropout draws a number for each element, one after the other. A draw of 64 bits is enough for four:
-    the mask is as random, comes 6 times faster, and a small model trains twice as fast."""
+    if x.device.type != "cpu":
+        return F.dropout(x, p)
     bits = torch.randint(-2 ** 63, 2 ** 63 - 1, (x.numel() // 4 + 1,)).view(torch.int16)
     threshold = min(round(p * 65536), 65535) - 32768          # a share p of all 16-bit numbers lies below
     keep = bits[:x.numel()].view(x.shape).ge_(threshold)      # 1 or 0, still in 16 bits
@@ -991,15 +979,12 @@ def make_optimizers(model, config, dtype):
     optimizers = []
     if config.optimizer == "adamw":
         groups.append({"params": list(matrices.values()), "weight_decay": config.weight_decay})
-    else:
+    elif matrices:                                            # else all blocks are frozen
         stacks = []
         for name, parts in (("attn.c_attn", 3), ("attn.c_proj", 1), ("mlp.c_fc", 1), ("mlp.c_proj", 1)):
             stack = [w for key, w in matrices.items() if name in key]  # one of each block: of one shape
-            if stack:                                         # else all of them are frozen
-                stacks.append({"params": stack, "parts": parts})
-        if stacks:
-            muon = Muon(stacks, config.muon_lr, config.momentum, config.weight_decay, dtype)
-            optimizers.append(muon)
+            stacks.append({"params": stack, "parts": parts})
+        optimizers.append(Muon(stacks, config.muon_lr, config.momentum, config.weight_decay, dtype))
     betas = (config.beta1, config.beta2)
     optimizers.append(torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True))
     return optimizers
@@ -1027,17 +1012,12 @@ def write_whole(path, write):
         os.close(folder)
 
 def save_checkpoint(path, checkpoint):
-    def write(file):
-        try:
-            torch.save(checkpoint, file)
-        except RuntimeError:
-            # torch hides why it could not write. If the disk is full, writing something ourselves raises the
-            # OSError that says so; the file is thrown away in any case.
-            file.write(bytes(1 << 20))
-            file.flush()
-            raise
-
-    write_whole(path, write)
+    try:
+        write_whole(path, lambda file: torch.save(checkpoint, file))
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):            # what the system said, and torch hides
+            raise error.__context__ from None
+        raise
 
 def load_checkpoint(path):
     """weights_only: a stranger's file may hold numbers and names, but can run no code. torch does not look at
@@ -1053,14 +1033,12 @@ def load_checkpoint(path):
     except Exception as error:                                # a damaged file can raise anything
         raise UserError(f"{path} is no checkpoint of gpt.py, or a part of one") from error
     expect(not damaged, f"{path} is damaged: the checksum of {damaged} is wrong")
-    message = f"{path} has format {version}, this gpt.py reads {CHECKPOINT_VERSION}: get a newer one"
-    expect(version <= CHECKPOINT_VERSION, message)
+    expect(version <= CHECKPOINT_VERSION, f"{path} has format {version}; gpt.py is too old: get a newer one")
     return checkpoint
 
 def model_of(checkpoint, path):
     "-> the model and its tokenizer. Rules and shapes are checked before anything of that size is built."
-    with explain(f"{path} is no checkpoint of gpt.py", KeyError, TypeError, ValueError, AttributeError,
-                 RuntimeError, IndexError):
+    with explain(f"{path} is no checkpoint of gpt.py", *MALFORMED):
         config = fill(ModelConfig, checkpoint["model_config"])
         config.vocab_size = int(checkpoint["model_config"]["vocab_size"])
         expect(isinstance(checkpoint.get("train_config", {}), dict), f"{path}: its train_config is no table")
@@ -1082,11 +1060,9 @@ def find_checkpoint(run="", names=("best.pt", "latest.pt")):
     if run:
         expect(Path(run).is_dir(), f"{run}: no such run; {nearest(run, folders or ['none yet'])}")
         folders = [Path(run)]
-    for folder in folders:
-        for name in names:
-            if (folder / name).exists():
-                return folder / name
-    raise UserError(f"no checkpoint in {run or 'runs'}: train one with  python gpt.py train --preset nano")
+    found = [folder / name for folder in folders for name in names if (folder / name).exists()]
+    expect(found, f"no checkpoint in {run or 'runs'}: train one with  python gpt.py train --preset nano")
+    return found[0]
 
 def has_checkpoint(folder):
     "os.path, since Path.exists() raises where one may not look."
@@ -1099,15 +1075,14 @@ def open_checkpoint(source=""):
     elsewhere = source.startswith(("gpt2", "hf:")) and not place.exists()
     if place.is_dir() and not has_checkpoint(place):
         elsewhere = (place / "config.json").exists() or (place / "ckpt.pt").exists()
-    if elsewhere:
-        return other_file("convert").checkpoint_from(source), source
-    path = find_checkpoint(source)
-    try:
-        return load_checkpoint(path), path
-    except UserError:
-        if path != place or not beside("convert.py"):
-            raise
-    return other_file("convert").checkpoint_from(source), source  # nanoGPT's, maybe
+    if not elsewhere:
+        path = find_checkpoint(source)
+        try:
+            return load_checkpoint(path), path
+        except UserError:
+            if path != place or not beside("convert.py"):     # which knows nanoGPT's
+                raise
+    return other_file("convert").checkpoint_from(source), source
 
 # ---- sampling: tokens -> text ------------------------------------------------------------------------------
 
@@ -1185,16 +1160,9 @@ def generate(lm, prompt, options):
             row.append(i)
         unread = picked[:, None]                              # (B, 1)
 
-def until(text, stops):
-    "The text before the stop text that is complete first; of two that end together, before the longer one."
-    places = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
-    if not places:
-        return text
-    _, start = min(places)
-    return text[:start]
-
 class StopTexts:
-    "Takes text piece by piece and gives it back, but for what may be the beginning of a stop text."
+    """Takes text piece by piece and gives it back up to the stop text that is complete first (of two that end
+    together: the longer one), but for what may be the beginning of one."""
     def __init__(self, stops):
         self.stops = stops
         self.held = ""
@@ -1203,13 +1171,15 @@ class StopTexts:
     def add(self, piece):
         "-> the text that is sure by now"
         text = self.held + piece
-        sure = until(text, self.stops)
-        self.found = sure != text
-        if not self.found:
+        places = [(text.find(stop) + len(stop), text.find(stop)) for stop in self.stops if stop in text]
+        if places:
+            self.found = True
+            _, sure = min(places)
+        else:
             begun = [n for stop in self.stops for n in range(1, len(stop)) if text.endswith(stop[:n])]
-            sure = text[:len(text) - max(begun, default=0)]
-        self.held = text[len(sure):]
-        return sure
+            sure = len(text) - max(begun, default=0)
+        self.held = text[sure:]
+        return text[:sure]
 
 class LM:
     "A trained model with its tokenizer: .stream(prompt), .sample(prompt), .model(ids), .tokenizer, .config"
@@ -1228,10 +1198,7 @@ class LM:
         return self.tokenizer.encode(prompt) or [self.tokenizer.start_id]
 
     def decoder_after(self, ids):
-        decoder = self.tokenizer.decoder()
-        for i in ids:
-            decoder.add(i)
-        return decoder
+        return self.tokenizer.decoder(ids)
 
     def tokens(self, prompt, options):
         "Each new token: its text, its id, and the logits it was picked from. How it went is in .report."
@@ -1274,13 +1241,12 @@ class LM:
         steps = [new for new, *_ in generate(self, ids, options)]  # side by side: in each step one id a text
         texts = []
         for row in range(options.num_samples):
-            decoder = self.decoder_after(ids)
-            text = ""
-            for step in steps:
-                if step[row] == self.tokenizer.end_id:
-                    break
-                text += decoder.add(step[row])
-            texts.append(until(text + decoder.end(), options.stop))
+            new = [step[row] for step in steps]
+            if self.tokenizer.end_id in new:
+                new = new[:new.index(self.tokenizer.end_id)]
+            stops = StopTexts(options.stop)
+            text = stops.add(self.tokenizer.decode(new, after=ids))
+            texts.append(text if stops.found else text + stops.held)
         return texts
 
 def sampling(options):
@@ -1328,13 +1294,21 @@ class Ranks:
         self.world_size = int(os.environ.get("WORLD_SIZE", 1))
         self.device = pick_device(device, int(os.environ.get("LOCAL_RANK", 0)))
         if self.world_size > 1 and not dist.is_initialized():
-            dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
+            how = ("the processes can't reach each other. Where hosts call themselves 127.0.1.1, type first, "
+                   "with the name of each host's own network:  export GLOO_SOCKET_IFNAME=eth0")
+            with explain(how, RuntimeError, kind=RunError):
+                dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
 
-    def broadcast(self, make):
-        "Made by the first process, had by all."
-        box = [make() if self.rank == 0 else None]
-        if self.world_size > 1:
-            dist.broadcast_object_list(box, device=torch.device("cpu"))
+    def prepared(self, make):
+        "Made by the first process of each host, which may have a disk of its own. The others wait."
+        if self.world_size == 1:
+            return make()
+        first = os.environ.get("LOCAL_RANK", "0") == "0"
+        job = ThreadPoolExecutor(1).submit(make if first else str)
+        while self.all_reduce_max(not job.done())[0]:         # one long wait would run into a time limit
+            time.sleep(0.2)
+        box = [job.result()]
+        dist.broadcast_object_list(box, device=torch.device("cpu"))
         return box[0]
 
     def all_reduce_max(self, *numbers):
@@ -1349,12 +1323,6 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
-    def share_gradients(self, model):
-        "-> the model, whose backward pass then takes the mean of all gradients while it still runs."
-        if self.world_size == 1:
-            return model
-        return DistributedDataParallel(model, gradient_as_bucket_view=True)
-
     def barrier(self):
         "Nobody goes on before all are here."
         self.all_reduce_max(0)
@@ -1365,11 +1333,8 @@ class Ranks:
             dist.destroy_process_group()                      # gloo's threads let go of the last tensors
 
 def pick_device(name, local_rank=0):
-    best = "cpu"
-    if torch.backends.mps.is_available():
-        best = "mps"
-    if torch.cuda.is_available():
-        best = "cuda"
+    found = torch.accelerator.is_available()                  # a GPU
+    best = torch.accelerator.current_accelerator().type if found else "cpu"
     name = best if name == "auto" else name
     with explain(f"--device {name} can't be used here, --device {best} can", RuntimeError, AssertionError):
         device = torch.empty(1, device=f"cuda:{local_rank}" if name == "cuda" else name).device
@@ -1394,27 +1359,24 @@ ALL_THREADS = torch.get_num_threads()                         # one for each cor
 
 def cpu_has_bfloat16():
     "Whether the CPU multiplies in bfloat16 by itself, as Linux tells. Where it must be emulated, it is slow."
-    with contextlib.suppress(OSError):
-        return "bf16" in Path("/proc/cpuinfo").read_text()
-    return False
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and "bf16" in cpuinfo.read_text()
 
 def choose_precision(config, device):
     """-> dtype of the matrix products, CPU threads, and why. These are rules, not measurements: the same
     command on the same machine gives the same bits, however busy it is (if steps end it, not minutes)."""
     threads = config.threads or ALL_THREADS
+    best, why = torch.float32, f"16 bits were not measured to be faster on {device.type}"
     if device.type == "cpu":
         expect(config.dtype != "float16", "--dtype float16 is for GPUs: on a CPU take bfloat16 or float32")
-        best, why = torch.float32, "this CPU has no bfloat16"
+        why = "this CPU has no bfloat16"
         if cpu_has_bfloat16():
             best, why = torch.bfloat16, "this CPU multiplies in bfloat16"
     elif device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)
         why = "compute capability is {}.{}; bfloat16 needs 8.0, float16 7.0".format(*capability)
-        best = torch.bfloat16 if capability >= (8, 0) else torch.float16
-        if capability < (7, 0):
-            best = torch.float32
-    else:
-        best, why = torch.float32, f"16 bits were not measured to be faster on {device.type}"
+        if capability >= (7, 0):
+            best = torch.bfloat16 if capability >= (8, 0) else torch.float16
     if config.dtype != "auto":
         best, why = getattr(torch, config.dtype), "as asked"
     return best, threads, why
@@ -1425,9 +1387,8 @@ def num_parameters(model):
 # ---- what a run says: to metrics.jsonl, to a tracker, to whoever watches -----------------------------------
 
 class Log:
-    """metrics.jsonl gets a JSON object a line, on disk before the run goes on; the screen gets plain lines.
-    Listeners (of tools.py: the live display, trackers) hear it all. Without a file, in all processes but the
-    first, it is silent."""
+    """metrics.jsonl gets a JSON object a line, the screen gets plain lines, and listeners (of tools.py: the
+    live display, trackers) hear it all. Without a file, in all processes but the first, it is silent."""
     def __init__(self, file):
         self.file = file
         self.listeners = []
@@ -1465,7 +1426,6 @@ class Log:
             listener.hear(kind, fields)
 
 def numbers_said(newest, *losses):
-    "The newest numbers, each with its name."
     said = [f"step {newest['step']}"] if "step" in newest else []
     for name in losses:
         if newest.get(name) is not None:
@@ -1485,11 +1445,10 @@ def read_control(folder):
     "The word that somebody left in the run's control file, as its place among CONTROL_WORDS."
     control = folder / "control"
     with contextlib.suppress(OSError, ValueError):            # gone by now, or no such word
-        if not control.is_file():
-            return 0
-        word = control.read_bytes().decode("utf-8", "replace").strip()
-        control.unlink()
-        return CONTROL_WORDS.index(word)
+        if control.is_file():                                 # a pipe would wait for ever
+            word = control.read_bytes().decode("utf-8", "replace").strip()
+            control.unlink()
+            return CONTROL_WORDS.index(word)
     return 0
 
 def pace(config, step, done):
@@ -1516,16 +1475,16 @@ def mean_loss(model, windows, rows, autocast, ranks):
 
 def check_parts(checkpoint, path):
     "All that going on needs is there, and of the right type."
-    with explain(f"{path}: this checkpoint can't go on", KeyError, TypeError, ValueError, AttributeError,
-                 UserError):
+    with explain(f"{path}: this checkpoint can't go on", UserError, *MALFORMED):
         for part in ("model_config", "train_config", "tokenizer", "progress", "used"):
             expect(isinstance(checkpoint[part], dict), f"its {part} is no table")
-        for name in ("preset", "optimizer"):
-            expect(name in checkpoint["train_config"], f"its {name} is not told")
         fill(TrainConfig, checkpoint["train_config"])
-        for name, value in checkpoint["progress"].items():
-            kind = Progress.__annotations__[OLD_NAMES.get(name, name)]
+        now = {"best": "best_val_loss", "worse": "evals_since_best", "looked": "evaluated_at"}  # in version 1
+        progress = {now.get(name, name): value for name, value in checkpoint["progress"].items()}
+        for name, value in progress.items():
+            kind = Progress.__annotations__[name]
             expect(type(value) in (kind, int) and value == value and value >= -1, f"{name} is {value!s:.30}")
+        checkpoint["progress"] = progress
         threads = checkpoint["used"]["threads"]
         expect(type(threads) is int and 1 <= threads <= 512, f"threads is {threads!s:.30}")
         expect(checkpoint["used"]["dtype"] in choices(KNOBS["dtype"])[1:], "its dtype is none")
@@ -1557,11 +1516,10 @@ def new_folder(config):
         taken = holds_run(Path(config.out_dir)) and config.resume != "auto"
         expect(not taken, f"{config.out_dir} holds a run: add --resume to go on, or take another --out_dir")
         return Path(config.out_dir)
-    root = RUN_ROOTS[0]
-    if config.colab_drive:
-        root = RUN_ROOTS[1]
-        expect(DRIVE.is_dir(), "--colab_drive: Drive is not mounted. Paste into a cell:\n"
-               "from google.colab import drive\ndrive.mount('/content/drive')")
+    root = RUN_ROOTS[1] if config.colab_drive else RUN_ROOTS[0]
+    mounted = DRIVE.is_dir() or not config.colab_drive
+    expect(mounted, "--colab_drive: Drive is not mounted. Paste into a cell:\n"
+           "from google.colab import drive\ndrive.mount('/content/drive')")
     name = f"{config.preset}-{config.level}"
     if config.data != KNOBS["data"].default:
         name += f"-{Path(config.data).stem}"
@@ -1607,8 +1565,6 @@ class Progress:
     sampled_at: int = -1
     skipped: int = 0                                          # steps whose gradient was not finite
 
-OLD_NAMES = {"best": "best_val_loss", "worse": "evals_since_best", "looked": "evaluated_at"}  # of version 1
-
 @dataclass
 class Result:
     out_dir: str
@@ -1624,28 +1580,29 @@ class TrainingRun:
         checkpoint, self.resumed, self.notes = find_run(asked)  # self.resumed: the folder, or None
         saved = {**checkpoint["model_config"], **checkpoint["train_config"]} if checkpoint else None
         self.model_config, self.config = configure(asked, saved)
-        self.weights = self.tokenizer = None                  # to begin with, and theirs
-        if self.config.init_from and checkpoint:
-            self.tokenizer = load_tokenizer(checkpoint["tokenizer"])
+        weights = tokenizer = None                            # to begin with, and theirs
+        if checkpoint:
+            weights, tokenizer = model_of(checkpoint, self.resumed)
         elif self.config.init_from:
-            self.take_weights(asked)
+            weights, tokenizer = self.take_weights(asked)
         if self.config.tracker != "none":                     # a missing one is told before anything begins
             need(self.config.tracker)
         self.ranks = Ranks(self.config.device)
         cleanup.callback(self.ranks.close)
         self.device = self.ranks.device
-        self.prepare_batches(chosen="data" in asked)
-        self.build_model(checkpoint["used"] if checkpoint else {})
+        self.prepare_batches("data" in asked, tokenizer if self.config.init_from else None)
+        if checkpoint:
+            self.check_same(checkpoint)
+        self.build_model(weights, checkpoint["used"] if checkpoint else {})
         self.progress = Progress()
-        self.diverged = False                                 # whether the last evaluation was hopeless
-        self.unsaved = ""                                     # why latest.pt could not be saved
+        self.unsaved = ""                                     # why the newest checkpoint could not be saved
         self.saved_at = time.monotonic()
         if checkpoint:
-            with explain(f"{self.resumed}: this checkpoint can't go on", KeyError, TypeError, ValueError,
-                         AttributeError, RuntimeError, IndexError):
+            with explain(f"{self.resumed}: this checkpoint can't go on", *MALFORMED):
                 self.restore(checkpoint)
-        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
-        self.peak_rates = [(group, group["lr"]) for group in groups]
+        latest, earliest = self.ranks.all_reduce_max(self.progress.step, -self.progress.step)
+        expect(latest == -earliest, "processes begin at different steps: all hosts must see the run's folder")
+        self.heard_at = time.monotonic()                      # the other processes, for tools.py to watch
         self.open_run_folder(cleanup)
         if not checkpoint:
             self.save("latest.pt")                            # from now on --resume works, come what may
@@ -1654,6 +1611,7 @@ class TrainingRun:
         for note in self.notes:
             self.warn(note)
         cleanup.push(self.log_error)
+        self.evaluation_s = 0.0                               # how long the last one took
         self.signals = []                                     # those that came
         self.paused = self.warned_of_rise = False
         self.skips_in_a_row = self.skips_since_log = torch.zeros((), device=self.device)
@@ -1662,28 +1620,27 @@ class TrainingRun:
     def take_weights(self, asked):
         "A run that begins with weights has their shape and their tokens; only the context may be shorter."
         checkpoint, path = open_checkpoint(self.config.init_from)
-        self.weights, self.tokenizer = model_of(checkpoint, path)
-        theirs = vars(self.weights.config)
-        shape = {**theirs, "block_size": min(theirs["block_size"], self.model_config.block_size)}
-        level = self.tokenizer.state["level"]
-        del shape["vocab_size"]                               # the flag of this name is another thing
+        weights, tokenizer = model_of(checkpoint, path)
+        shape = {name: getattr(weights.config, name) for name in knobs(ModelConfig)}
+        shape["block_size"] = min(shape["block_size"], self.model_config.block_size)
+        level = tokenizer.state["level"]
         for name, value in {**shape, "level": level}.items():
             wanted = getattr(self.config if name == "level" else self.model_config, name)
             expect(name not in asked or wanted == value, f"{path} has --{name} {value}, not {wanted}")
-        self.model_config = ModelConfig(**shape, vocab_size=theirs["vocab_size"])
+        self.model_config = ModelConfig(**shape)
         self.config.level = level
-        expect(self.config.freeze <= self.model_config.n_layer, f"--freeze {self.config.freeze}: there are "
-               f"{self.model_config.n_layer} blocks")
+        expect(self.config.freeze <= shape["n_layer"], f"--freeze: there are {shape['n_layer']} blocks")
+        return weights, tokenizer
 
-    def prepare_batches(self, chosen):
+    def prepare_batches(self, chosen, tokenizer):
         "text -> tokens -> batches"
         config, ranks, T, B = self.config, self.ranks, self.model_config.block_size, self.config.batch_size
         expect(B >= ranks.world_size, f"--batch_size {B} leaves some of {ranks.world_size} processes idle")
         chosen = chosen or config.data != KNOBS["data"].default
-        self.source = ranks.broadcast(lambda: prepare(config, chosen))
+        self.source = ranks.prepared(lambda: prepare(config, chosen))
         if self.source == "builtin":                          # maybe in place of what can't be had
             config.data = "builtin"
-        self.corpus = open_corpus(self.source, config, T, self.tokenizer)
+        self.corpus = open_corpus(self.source, config, T, tokenizer)
         self.model_config.vocab_size = self.corpus.tokenizer.vocab_size
         self.batches = Batches(self.corpus, T, B, config.seed, self.device)
         size = min(config.eval_tokens, len(self.corpus.val)) + 1
@@ -1698,7 +1655,17 @@ class TrainingRun:
         limits = [config.max_iters, math.ceil(config.epochs * self.steps_per_epoch)]
         self.max_steps = min([limit for limit in limits if limit], default=math.inf)
 
-    def build_model(self, used):
+    def check_same(self, checkpoint):
+        "A run goes on with its tokens and its shape. The text itself may have changed."
+        now = self.corpus.tokenizer.state | vars(self.model_config)
+        for name, was in (checkpoint["tokenizer"] | checkpoint["model_config"]).items():
+            what = "shape, --" if name in vars(self.model_config) else "tokenizer, its "
+            expect(now.get(name) == was, f"{self.resumed} has another {what}{name} {was!s:.30}: it can't go "
+                   f"on with {now.get(name)!s:.30}")
+        if checkpoint.get("sha256", self.corpus.sha256) != self.corpus.sha256:
+            self.notes.append(f"{self.source} has changed since: what follows is no longer the same run")
+
+    def build_model(self, weights, used):
         "The model and its optimizers. used: what a run that goes on has computed with so far."
         config, device = self.config, self.device
         torch.set_float32_matmul_precision("high")            # TF32, where a GPU has it
@@ -1706,8 +1673,8 @@ class TrainingRun:
         with explain("a model of this size does not fit into memory", RuntimeError, kind=RunError):
             self.raw_model = GPT(self.model_config, config.dropout).to(device)
         self.raw_model.checkpoint_activations = config.checkpoint_activations
-        if self.weights:
-            state = self.weights.state_dict()
+        if weights:
+            state = weights.state_dict()
             state["wpe.weight"] = state["wpe.weight"][:self.model_config.block_size]
             self.raw_model.load_state_dict(state)
         if config.freeze:
@@ -1720,7 +1687,9 @@ class TrainingRun:
             for block in self.raw_model.h:                    # one while the next is still at work
                 block.compile()
             self.raw_model.loss = torch.compile(self.raw_model.loss)
-        self.model = self.ranks.share_gradients(self.raw_model)
+        self.model = self.raw_model
+        if self.ranks.world_size > 1:                         # backward() takes the mean of all gradients
+            self.model = DistributedDataParallel(self.raw_model, gradient_as_bucket_view=True)
         self.dtype, self.threads, self.why_dtype = choose_precision(config, device)
         if config.dtype == "auto" and used.get("device") == device.type:
             self.dtype, self.why_dtype = getattr(torch, used["dtype"]), "as before"
@@ -1732,20 +1701,10 @@ class TrainingRun:
         self.optimizers = make_optimizers(self.raw_model, config, self.dtype)
 
     def restore(self, checkpoint):
-        "Weights, optimizers and progress, as they were."
-        now = self.corpus.tokenizer.state | vars(self.model_config)
-        for name, was in (checkpoint["tokenizer"] | checkpoint["model_config"]).items():
-            what = "shape, --" if name in vars(self.model_config) else "tokenizer, its "
-            expect(now.get(name) == was, f"{self.resumed} has another {what}{name} {was!s:.30}: it can't go "
-                   f"on with {now.get(name)!s:.30}")
-        if checkpoint.get("sha256", self.corpus.sha256) != self.corpus.sha256:
-            self.notes.append(f"{self.source} has changed since: what follows is no longer the same run")
-        model, _ = model_of(checkpoint, self.resumed)
-        self.raw_model.load_state_dict(model.state_dict())
-        progress = {OLD_NAMES.get(name, name): value for name, value in checkpoint["progress"].items()}
-        self.progress = Progress(**progress)
+        "Progress and the memory of the optimizers, as they were."
+        self.progress = Progress(**checkpoint["progress"])
         memory = checkpoint.get("optimizers")
-        another = checkpoint["train_config"]["optimizer"] != self.config.optimizer
+        another = checkpoint["train_config"].get("optimizer") != self.config.optimizer
         if another or not memory or self.progress.step and not all(memory):
             self.notes.append("the optimizers begin anew: this checkpoint has no memory for them")
             return
@@ -1769,11 +1728,11 @@ class TrainingRun:
             file = open_log(self.folder)
             cleanup.callback(close_log, file)
             (self.folder / "control").unlink(missing_ok=True)  # meant for a run that is no more
-            with contextlib.suppress(OSError):                # no git, no room
+            with contextlib.suppress(OSError):                # no git
                 ask = ["git", "-C", str(HERE), "rev-parse", "HEAD"]
-                done = subprocess.run(ask, capture_output=True, text=True)
-                self.settings["commit"] = done.stdout.strip()
-                text = json.dumps(self.settings, indent=1).encode()
+                self.settings["commit"] = subprocess.run(ask, capture_output=True, text=True).stdout.strip()
+            text = json.dumps(self.settings, indent=1).encode()
+            with contextlib.suppress(OSError):                # no room: save() tells
                 write_whole(self.folder / "config.json", lambda file: file.write(text))
         self.ranks.barrier()                                  # nobody goes on where that failed
         self.log = Log(file)
@@ -1797,7 +1756,7 @@ class TrainingRun:
         steps = f"{self.max_steps:,} steps" if self.max_steps < math.inf else ""
         resumed = f", from step {step:,} on" if self.resumed else ""
         loss = f"begins near ln({m.vocab_size:,}) = {math.log(m.vocab_size):.2f}: every token is as likely"
-        if self.weights or self.resumed:
+        if config.init_from or self.resumed:
             loss = "begins where the weights had come to"
         self.log.say(f"""\
 device     {where}, processes: {self.ranks.world_size}
@@ -1814,8 +1773,7 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
                  resumed_from=step if self.resumed else None)
 
     def listen_to_signals(self, cleanup):
-        """Ctrl-C, SIGTERM and a closed terminal are noted, and obeyed between two steps. A second one
-        interrupts at once."""
+        "Ctrl-C, SIGTERM and a closed terminal are obeyed between two steps. A second one interrupts at once."
         def note(number, frame):
             self.signals.append(number)
             signal.signal(number, signal.default_int_handler)
@@ -1825,10 +1783,10 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
                 cleanup.callback(signal.signal, number, signal.signal(number, note))
 
     def fraction_done(self):
-        "How much of the run is over, by steps or by time."
-        minutes = self.progress.elapsed_s / 60
+        by_steps = self.progress.step / self.max_steps
+        minutes = (self.progress.elapsed_s + self.evaluation_s) / 60  # the last one's time is kept back
         by_time = minutes / (self.config.max_minutes or math.inf)
-        return min(1, max(self.progress.step / self.max_steps, by_time))
+        return min(1, max(by_steps, by_time))
 
     def limit_reached(self):
         if self.progress.step >= self.max_steps:
@@ -1836,30 +1794,27 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         return "time" if self.fraction_done() == 1 else ""
 
     def obey_control(self):
-        """Does what the control file and signals ask for, which all processes hear at the same step. Waits
-        out a pause; makes a sample that is asked for; sets the clock. -> whether to stop"""
+        "Obeys control file and signals, all processes at the same step; sets the clock. -> whether to stop"
         while True:
             entered = time.monotonic()
             word = read_control(self.folder) if self.folder else 0
-            elapsed = entered - self.clock_zero
-            word, elapsed, number = self.ranks.all_reduce_max(word, elapsed, max(self.signals, default=0))
-            self.progress.elapsed_s = elapsed
+            numbers = word, entered - self.clock_zero, max(self.signals, default=0)
+            word, self.progress.elapsed_s, number = self.ranks.all_reduce_max(*numbers)
+            self.heard_at = time.monotonic()
             self.signal = int(number)
             word = CONTROL_WORDS[int(word)]
             if self.signal or word == "stop":
                 return True
             if word in ("pause", "go"):
                 self.paused = word == "pause"
-                self.back_to_training()
             if word == "sample":
                 self.sample()
+            if word:
                 self.back_to_training()
             if not self.paused:
                 return False
             time.sleep(0.1)
-            waited = time.monotonic() - entered               # which is no training time
-            self.clock_zero += waited
-            self.started_at += waited
+            self.clock_zero += time.monotonic() - entered     # waiting is no training time
 
     def back_to_training(self):
         "What was done meanwhile does not count for tokens/s."
@@ -1868,14 +1823,13 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
 
     def evaluate(self):
         progress, corpus = self.progress, self.corpus
+        begun = time.monotonic()
         progress.evaluated_at = progress.step
         self.log("state", state="evaluating")
-        train_loss, val_loss = (
-            mean_loss(self.raw_model, windows, self.micro_batch, self.autocast, self.ranks)
-            for windows in self.splits)
+        train_loss, val_loss = [mean_loss(self.raw_model, split, self.micro_batch, self.autocast, self.ranks)
+                                for split in self.splits]
         progress.evals_since_best += 1
         better = val_loss < progress.best_val_loss
-        self.diverged = self.is_hopeless(val_loss)
         if better:
             progress.best_val_loss = val_loss
             progress.best_step = progress.step
@@ -1887,11 +1841,11 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         self.log("eval", step=progress.step, **numbers)
         if better:
             self.save("best.pt")
+        self.evaluation_s = time.monotonic() - begun
         if progress.evals_since_best == 3 and not self.warned_of_rise:
             self.warned_of_rise = True
             self.warn(f"validation loss is rising since step {progress.best_step}: the model learns the text "
-                      "by heart. best.pt keeps the best; more text or --dropout would help, --patience 3 "
-                      "would stop here")
+                      "by heart. best.pt keeps the best; more text or --dropout would help")
 
     def warn(self, text):
         self.log("warn", step=self.progress.step, text=text)
@@ -1902,27 +1856,23 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
             self.log("state", state="sampling")
             lm = LM(self.raw_model.eval(), self.corpus.tokenizer)
             prompt = self.config.sample_prompt
-            # On CPUs 16 bits cost more than they save where it goes token by token. Compiling costs more, too:
-            # the context grows with each token.
+            # Token by token, 16 bits cost a CPU more than they save. So does compiling anywhere: the context
+            # grows with each token.
             mixed = self.device.type == "cuda" and self.dtype != torch.float32
             with self.autocast(enabled=mixed), torch.compiler.set_stance("force_eager"):
                 text = lm.sample(prompt, max_new_tokens=self.config.sample_tokens)
             self.log("sample", step=self.progress.step, text=prompt + text)
 
-    def is_hopeless(self, loss):
-        "Far worse than guessing, which costs ln(vocab_size), or not a number."
-        return not loss < 2 * math.log(self.model_config.vocab_size) + 1
-
-    def next_batch_is_hopeless(self):
-        "Whether weights that were not evaluated have diverged."
+    def has_diverged(self):
+        "Whether a weight is no number, or the next batch far less expected than by guessing, ln(vocab_size)."
         x, y = self.batches(self.progress.step, self.first_row, self.first_row + self.micro_batch)
         with torch.no_grad(), self.autocast():
-            loss = loss_of(self.raw_model.eval()(x), y).item()
-        return self.is_hopeless(loss)
+            loss = self.raw_model.eval()(x, targets=y).item()
+        finite = all(bool(w.isfinite().all()) for w in self.raw_model.parameters())
+        return not (finite and loss < 2 * math.log(self.model_config.vocab_size) + 1)
 
     def save(self, name):
-        """best.pt has what sampling needs; latest.pt also what going on needs. A good one is never replaced
-        by one that has diverged."""
+        "best.pt is for sampling, latest.pt for going on as well. Diverged weights replace no good ones."
         if not self.folder:
             return
         checkpoint = {"version": CHECKPOINT_VERSION, "model": self.raw_model.state_dict(),
@@ -1933,28 +1883,18 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
             checkpoint["optimizers"] = [optimizer.state_dict()["state"] for optimizer in self.optimizers]
             checkpoint["scaler"] = self.scaler.state_dict()
             self.saved_at = time.monotonic()
-        why = ""
+        self.unsaved = ""
         try:
-            finite = all(bool(w.isfinite().all()) for w in self.raw_model.parameters())
-            if self.progress.step not in (0, self.progress.evaluated_at):
-                self.diverged = self.next_batch_is_hopeless()
-            if self.diverged or not finite:
-                why = "the weights have diverged: resume with a lower --learning_rate and --muon_lr"
-            else:
-                save_checkpoint(self.folder / name, checkpoint)
-        except (OSError, RuntimeError) as error:
-            why = getattr(error, "strerror", None) or str(error)
-        if name == "latest.pt":
-            self.unsaved = why
-        if why:
-            there = os.path.exists(self.folder / name)
-            stands = "the one before it stands" if there else "there is none"
-            self.warn(f"{name} not saved, {stands}: {why:.100}")
+            good = self.progress.step == 0 or not self.has_diverged()
+            expect(good, "the weights have diverged: resume with a lower --learning_rate and --muon_lr")
+            save_checkpoint(self.folder / name, checkpoint)
+        except (OSError, RuntimeError, UserError) as error:
+            self.unsaved = getattr(error, "strerror", None) or str(error)
+        if self.unsaved:
+            stands = "the one before it stands" if os.path.exists(self.folder / name) else "there is none"
+            self.warn(f"{name} not saved, {stands}: {self.unsaved:.100}")
         elif name == "latest.pt" and self.config.keep:
             self.keep_checkpoint()
-
-    def save_due(self):
-        return 0 < self.config.save_minutes <= (time.monotonic() - self.saved_at) / 60
 
     def keep_checkpoint(self):
         "latest.pt under a name of its own, which the next one does not replace; the oldest ones go."
@@ -1965,20 +1905,20 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
             old.unlink(missing_ok=True)
 
     def accumulate(self, trial):
-        """Forward and backward through our rows of the batch, a micro-batch at a time: the gradients add up as
-        if it were one. The last one's backward pass shares them with the other processes. -> our part of
-        the loss. trial: the first micro-batch alone, not shared"""
+        """Forward and backward through our rows of the batch, a micro-batch at a time; the gradients add up.
+        The last backward pass shares them with the other processes. -> our part of the loss.
+        trial: the first micro-batch alone, not shared"""
         seeds = np.random.SeedSequence((self.config.seed, self.progress.step, self.ranks.rank))
         torch.manual_seed(seeds.generate_state(1, np.uint64)[0])  # for dropout
         self.model.train()
         total = torch.zeros((), device=self.device)
         firsts = range(self.first_row, self.end_row, self.micro_batch)
         for first in firsts[:1] if trial else firsts:
-            rows = self.progress.step, first, min(first + self.micro_batch, self.end_row)
-            x, y = self.batches(*rows)
+            end = min(first + self.micro_batch, self.end_row)
+            x, y = self.batches(self.progress.step, first, end)
             if self.teacher:
-                y = self.teacher(y, self.batches.places(*rows))
-            self.model.require_backward_grad_sync = first == firsts[-1] and not trial
+                y = self.teacher(x, y)                        # how likely each token should have been
+            self.model.require_backward_grad_sync = first == firsts[-1] and not trial  # DDP's own switch
             with self.autocast():
                 loss = self.model(x, targets=y)
             part = loss * (len(x) / self.config.batch_size)
@@ -1987,61 +1927,67 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         return total
 
     def forward_backward(self, trial=False):
-        """accumulate(), with smaller micro-batches until one fits into memory, and without torch.compile where
-        that fails."""
+        "accumulate(), again where it failed and something can be done about that. -> our part of the loss"
         while True:
             try:
                 return self.accumulate(trial)
-            except UserError:
-                raise
             except Exception as error:
-                why = " ".join(str(error).split())
-                no_room = isinstance(error, MemoryError) or re.search(
-                    "out of memory|n't allocate|not enough memory", why)
-                sharing = self.ranks.world_size > 1 and self.model.require_backward_grad_sync
-                smaller = (self.micro_batch + 1) // 2
-                expect(not (no_room and sharing), "out of memory while others wait for our gradients: type "
-                       f"the same with --resume auto --micro_batch {smaller}", RunError)
-                if sharing or not (no_room or self.compiled):
-                    raise
-            if no_room:
-                too_much = "not even one sequence fits into memory: take a smaller preset"
-                expect(self.micro_batch > 1, too_much, RunError)
-                self.micro_batch = smaller
-                self.warn(f"out of memory: going on with --micro_batch {smaller}")
-            else:
-                self.compiled = False
-                torch.compiler.set_stance("force_eager")
-                self.warn(f"--compile failed, going on without: {why:.120}")
+                self.adapt(error)
             self.raw_model.zero_grad()
             torch.cuda.empty_cache()
+
+    def adapt(self, error):
+        "Memory ran out: smaller micro-batches. torch.compile failed: without it. Anything else is raised."
+        why = " ".join(str(error).split())
+        no_room = isinstance(error, MemoryError) or re.search("out of memory|n't allocate|enough memory", why)
+        if isinstance(error, UserError) or not (no_room or self.compiled):
+            raise error
+        smaller = (self.micro_batch + 1) // 2
+        if self.ranks.world_size > 1 and self.model.require_backward_grad_sync:
+            again = f"type the same with --resume auto --micro_batch {smaller}"
+            expect(not no_room, f"out of memory while others wait for our gradients: {again}", RunError)
+            raise error
+        if no_room:
+            expect(self.micro_batch > 1, "not even one sequence has room: take a smaller preset", RunError)
+            self.micro_batch = smaller
+            self.warn(f"out of memory: going on with --micro_batch {smaller}")
+        else:
+            self.compiled = False
+            torch.compiler.set_stance("force_eager")
+            self.warn(f"--compile failed, going on without: {why:.120}")
 
     def try_one_micro_batch(self):
         "Finds out what fits, beside the optimizers' states, and compiles, before anything counts."
         if self.compiled:
             self.log("state", state="compiling")
-        self.forward_backward(trial=True)
-        with explain("the optimizers do not fit into memory: take a smaller preset", torch.OutOfMemoryError,
-                     kind=RunError):
+        with explain("no room for optimizers: take a smaller preset", torch.OutOfMemoryError, kind=RunError):
+            for w in self.raw_model.parameters():
+                w.grad = torch.zeros_like(w)                  # optimizers pass over what has none
             for optimizer in self.optimizers:
                 optimizer.found_inf = torch.ones((), device=self.device)  # makes the states, changes nothing
                 optimizer.step()
-        self.raw_model.zero_grad()
         self.forward_backward(trial=True)
         self.raw_model.zero_grad()
         fits = -int(self.ranks.all_reduce_max(-self.micro_batch)[0])
         if fits < self.micro_batch:
             self.micro_batch = fits
             self.warn(f"out of memory in another process: going on with --micro_batch {fits}")
-        self.started_at = time.monotonic()
         self.fraction_at_start = self.fraction_done()
-        self.clock_zero = self.started_at - self.progress.elapsed_s
+        self.elapsed_at_start = self.progress.elapsed_s
+        self.clock_zero = time.monotonic() - self.progress.elapsed_s
         self.back_to_training()
 
     def count_skips(self, found_inf):
         "On the device: log_step() reads it."
         self.skips_in_a_row = (self.skips_in_a_row + 1) * found_inf
         self.skips_since_log = self.skips_since_log + found_inf
+
+    def log_now(self):
+        "At log_interval, but ever more seldom after 50,000 lines: a week's log can still be read."
+        every = self.config.log_interval
+        while self.progress.step > 50_000 * every:
+            every *= 2
+        return self.progress.step % every == 0 or self.progress.step == self.max_steps
 
     def log_step(self, loss, grad_norm):
         "Reads the numbers: the only place in a step that waits for a GPU."
@@ -2060,7 +2006,8 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         tokens = self.config.batch_size * self.model_config.block_size
         speed = (progress.step - step_then) * tokens / max(1e-9, now - then)
         fraction = self.fraction_done()
-        eta = (now - self.started_at) * (1 - fraction) / max(1e-9, fraction - self.fraction_at_start)
+        elapsed = now - self.clock_zero - self.elapsed_at_start
+        eta = elapsed * (1 - fraction) / max(1e-9, fraction - self.fraction_at_start)
         use = {"mfu": None, "memory_mb": None}
         if beside("tools.py"):
             use = other_file("tools").use_of_machine(self, speed)
@@ -2069,12 +2016,11 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
                  tokens_per_s=speed, elapsed_s=progress.elapsed_s, eta_s=eta, **use, done=fraction)
 
     def finish(self, reason):
-        progress = self.progress
-        message = f"best loss {progress.best_val_loss:.4f} at step {progress.best_step}"
-        self.log("end", step=progress.step, reason=reason, message=message)
+        best = self.progress.best_val_loss
+        message = f"best loss {best:.4f} at step {self.progress.best_step}"
+        self.log("end", step=self.progress.step, reason=reason, message=message)
         self.ranks.barrier()                                  # nobody leaves before all have finished
-        return Result(str(self.folder), progress.best_val_loss, reason, self.unsaved, self.log.history,
-                      int(self.signal))
+        return Result(str(self.folder), best, reason, self.unsaved, self.log.history, self.signal)
 
 def train(**asked):
     """Train a model. The flags of `python gpt.py train` are the keywords: train(preset="nano", level="word").
@@ -2092,14 +2038,14 @@ def train(**asked):
             sample_now = evaluate_now
             if config.sample_every:
                 sample_now = progress.step % config.sample_every == 0
-            # A run that goes on may have done so before it stopped.
-            evaluate_now = evaluate_now and progress.evaluated_at != progress.step
+            evaluate_now = evaluate_now and progress.evaluated_at != progress.step  # not twice, by resuming
             sample_now = sample_now and progress.sampled_at != progress.step
             if evaluate_now:
                 run.evaluate()
             if sample_now:
                 run.sample()
-            save_now = evaluate_now or stop or run.save_due()
+            save_due = 0 < config.save_minutes <= (time.monotonic() - run.saved_at) / 60
+            save_now = evaluate_now or stop or save_due
             if save_now:
                 run.log("state", state="saving")
                 run.save("latest.pt")
@@ -2114,8 +2060,9 @@ def train(**asked):
 
             # One step: the gradient of a batch, and a step of the optimizers against it.
             share_of_peak = pace(config, progress.step, run.fraction_done())
-            for group, peak_rate in run.peak_rates:
-                group["lr"] = share_of_peak * peak_rate
+            for optimizer in run.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = share_of_peak * optimizer.defaults["lr"]
             loss = run.forward_backward()                     # fills .grad, the same in all processes
             for optimizer in run.optimizers:                  # float16 only: the loss was scaled up, lest
                 run.scaler.unscale_(optimizer)                # small gradients become 0
@@ -2131,24 +2078,28 @@ def train(**asked):
             run.count_skips(found_inf)
             progress.step += 1
 
-            if progress.step % config.log_interval == 0 or progress.step == run.max_steps:
+            if run.log_now():
                 run.log_step(loss, grad_norm)
         return run.finish(reason)
 
 # ---- the two commands --------------------------------------------------------------------------------------
 
 def train_command(asked):
-    result = train(**asked)
+    try:
+        result = train(**asked)
+    except RuntimeError as error:
+        gone = re.search("gloo|NCCL|(reset|closed) by peer", str(error))
+        expect(not gone, "another process has ended, or can't be reached; what it said last tells why. Type "
+               "the same again with --resume auto", RunError)
+        raise
     if os.environ.get("RANK", "0") == "0":
-        nothing = bool(result.unsaved) and not has_checkpoint(result.out_dir)  # to sample from, either
-        expect(not nothing, f"latest.pt was not saved: {result.unsaved}", RunError)
         folder = shlex.quote(printable(result.out_dir))
-        with contextlib.suppress(OSError):                    # a terminal that is no more
-            print(f"best validation loss {result.best_val_loss:.4f}, {result.reason}. Now type:\n"
-                  f"  python gpt.py sample {folder} --prompt \"The \"\n"
-                  f"  python gpt.py chat {folder}   or   python tui.py {folder}")
-            if result.reason == "stopped":
-                print(f"  python gpt.py train --resume {folder}")
+        again = f"\n  python gpt.py train --resume {folder}" if result.reason == "stopped" else ""
+        if has_checkpoint(result.out_dir):
+            with contextlib.suppress(OSError):                # a terminal that is no more
+                print(f"best validation loss {result.best_val_loss:.4f}, {result.reason}. Now type:\n"
+                      f"  python gpt.py sample {folder} --prompt \"The \"\n"
+                      f"  python gpt.py chat {folder}   or   python tui.py {folder}{again}")
         expect(not result.unsaved, f"latest.pt was not saved: {result.unsaved}", RunError)
     raise SystemExit(128 + result.signal if result.signal else 0)
 
@@ -2169,7 +2120,6 @@ def run_asked(asked):
     return runs[0] if runs else ""
 
 def load_asked(asked):
-    "The model that the command line asks for."
     settings = {k: asked[k] for k in ("device", "dtype", "threads", "compile") if k in asked}
     return load(run_asked(asked), **{"dtype": "auto", **settings})
 

@@ -10,6 +10,7 @@
 The folder is all it needs: no torch, no gpt.py, no package. tui.py watches runs with it, `gpt.py runs` and
 `gpt.py plot` list and draw them, and so can you.
 """
+import bisect
 import contextlib
 import json
 import math
@@ -43,9 +44,9 @@ def clean(text):
 
 def number(x):
     "x, if it is a number to calculate with, else None: neither nan nor anything so large that sums overflow."
-    if isinstance(x, bool) or not isinstance(x, (int, float)):
-        return None
-    return x if abs(x) < 1e100 else None
+    if type(x) in (int, float) and -1e100 < x < 1e100:  # type: a bool is an int, too
+        return x
+    return None
 
 
 def short(x):
@@ -85,6 +86,17 @@ def clock(seconds):
     if minutes < 60:
         return f"{minutes}:{seconds:02}"
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+
+
+def in_words(seconds):
+    "160 -> 3 min; 400000 -> 5 days"
+    for unit, name in (5e7, "years"), (4e6, "months"), (1.3e5, "days"), (5400, "hours"), (90, "min"):
+        if seconds >= unit:
+            return f"{seconds / SECONDS[name]:.0f} {name}"
+    return f"{max(1, seconds):.0f} s"
+
+
+SECONDS = {"years": 31557600, "months": 2629800, "days": 86400, "hours": 3600, "min": 60}
 
 
 def ago(seconds):
@@ -220,6 +232,7 @@ class Run:
         self.events = []
         self.start = {}
         self.now = {}
+        self.newest = {}                         # the line that `now` is made of
         self.end = None
         self.saved_eval = None                   # the Eval at which latest.pt was saved; None: not known
         self.word = "starting"                   # what the run itself says it does
@@ -266,11 +279,12 @@ class Run:
                 self.offset += len(line)
                 if line.strip():
                     self.read_line(line)
+        self.now = scalars(self.newest)
         self.version += 1
 
     def read_line(self, line):
         try:
-            record = json.loads(line)
+            record = json.loads(line.decode("utf-8", "surrogatepass"))  # bytes would cost a third more
             handler = self.HANDLERS.get(record["kind"])
             if handler:
                 handler(self, record)
@@ -289,7 +303,7 @@ class Run:
         if isinstance(config, dict):
             parts = {name: scalars(part) for name, part in config.items()}
         self.start = {**scalars(record), "config": parts}
-        self.now = {}
+        self.newest = {}
         self.end = None
         self.warnings = []
         self.word = "training"
@@ -301,7 +315,7 @@ class Run:
         self.rows.append(Row(whole(record["step"]), loss, loss, loss, 1, *rest))
         if len(self.rows) >= 2 * MOST_ROWS:
             self.rows = merged(self.rows)
-        self.now = scalars(record)
+        self.newest = record
 
     def on_eval(self, record):
         found = Eval(whole(record["step"]), *[number(record.get(key)) for key in EVAL_KEYS])
@@ -568,6 +582,16 @@ class Run:
             return None
         return recent[len(recent) // 2]
 
+    @property
+    def flops_per_token(self):
+        "Of training: 6 for each weight that is multiplied, and the products between tokens; or None."
+        model = self.part("model")
+        shape = [number(model.get(name)) for name in ("n_layer", "n_embd", "block_size")]
+        if not self.weights or not all(shape):
+            return None
+        n_layer, n_embd, block_size = shape
+        return 6 * (self.weights - block_size * n_embd) + 12 * n_layer * n_embd * block_size
+
     def part(self, name):
         "A part of the configuration: model, train or used."
         return self.start.get("config", {}).get(name, {})
@@ -610,6 +634,75 @@ def loss_points(run):
 def val_points(run):
     "(step, validation loss)"
     return [(e.step, e.val) for e in run.evals if e.val is not None]
+
+
+def of_rows(name):
+    return lambda run: [(row.step, getattr(row, name)) for row in run.rows if getattr(row, name) is not None]
+
+
+def bits_points(run):
+    "(step, bits per byte)"
+    return [(e.step, e.bits) for e in run.evals if e.bits is not None]
+
+
+def gap_points(run):
+    "(step, validation loss less that on as much of the training text)"
+    return [(e.step, e.val - e.train) for e in run.evals if e.val is not None and e.train is not None]
+
+
+METRICS = {                                      # what a curve can show of a run: its points by step
+    "validation loss": val_points,
+    "training loss, smoothed": lambda run: smooth(loss_points(run), 0.05),
+    "bits per byte": bits_points,
+    "gap: validation - training": gap_points,
+    "gradient norm": of_rows("norm"),
+    "learning rate": of_rows("lr"),
+    "tokens a second": of_rows("speed"),
+}
+AXES = "steps", "tokens", "min"                  # along which it is shown
+
+
+def along(run, axis):
+    "A function of a step: how many steps, tokens or minutes the run took to come to it."
+    if axis == "tokens":
+        rows = number(run.part("train").get("batch_size")) or 1
+        length = number(run.part("model").get("block_size")) or 1
+        return lambda step: step * rows * length
+    if axis == "min":
+        return minutes_at([(row.step, row.elapsed / 60) for row in run.rows if row.elapsed is not None])
+    return lambda step: step
+
+
+def minutes_at(known):
+    "The same, from (step, minutes) of some of the steps."
+    steps = [0, *(step for step, _ in known)]
+    minutes = [0, *(minutes for _, minutes in known)]
+
+    def find(step):
+        after = bisect.bisect_left(steps, step)
+        if after == len(steps):
+            return minutes[-1]
+        if steps[after] == step or after == 0:
+            return minutes[after]
+        share = (step - steps[after - 1]) / (steps[after] - steps[after - 1])
+        return minutes[after - 1] + share * (minutes[after] - minutes[after - 1])
+
+    return find
+
+
+NO_SETTINGS = {"out_dir", "resume", "run", "tracker", "presets", "threads"}  # no reason for another loss
+
+
+def differing(runs):
+    "Setting -> its value in each of the runs, of the settings in which they differ."
+    configs = [{**run.part("model"), **run.part("train")} for run in runs]
+    found = {}
+    for name in configs[0] if configs else ():
+        if name not in NO_SETTINGS and all(name in config for config in configs):
+            values = [config[name] for config in configs]
+            if any(value != values[0] for value in values):
+                found[name] = values
+    return found
 
 
 def smooth(points, share):

@@ -16,6 +16,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -1534,6 +1535,25 @@ def test_chaos_command_lines(half, run_a, small_text, house):
 # ---- chaos: a long run -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("hour", [-3600, 3600])
+def test_a_clock_that_jumps(hour, place, house):
+    jump = f"""
+now = time.time
+def look(step):
+    if step == 5:
+        gpt.time.time = lambda: now() + {hour}
+before_step(look)"""
+    check_fine(house.run("train", *flags(out_dir="r", max_iters=0, max_minutes=0.02), patch=jump))
+    assert log("r", "end")[0]["reason"] == "time"
+    steps = log("r", "step")
+    assert len(steps) > 10 and abs(steps[-1]["time"] - steps[0]["time"] - hour) < 10  # so it did jump
+    assert all(0 < line["tokens_per_s"] < 1e7 and 0 <= line["eta_s"] < 10 for line in steps[5:])
+    assert all(0 <= b["elapsed_s"] - a["elapsed_s"] < 1 for a, b in zip(steps, steps[1:]))
+    run = runs.Run("r")
+    run.poll()
+    assert run.state == "done"
+
+
 @chaos
 def test_chaos_20_000_steps(place, house):
     watch = """
@@ -1561,3 +1581,181 @@ before_step(look)"""
     run = runs.Run("r")
     run.poll()
     assert run.bad == 0 and run.rows[-1].step == 20_000
+
+
+# ---- chaos: two hosts --------------------------------------------------------------------------------------
+
+NAMES = {  # /etc/hosts as an administrator writes it, and as Debian and Ubuntu install it
+    "plain": {"a": "10.7.0.1 node-a\n10.7.0.2 node-b\n", "b": "10.7.0.1 node-a\n10.7.0.2 node-b\n"},
+    "Debian": {"a": "127.0.1.1 node-a\n10.7.0.2 node-b\n", "b": "127.0.1.1 node-b\n10.7.0.1 node-a\n"},
+}
+SHARED = dict(batch_size=8, dropout=0.0, max_iters=200, eval_interval=50, out_dir="r")
+TORCHRUN = "-m torch.distributed.run --nnodes=2 --nproc_per_node=1 --max-restarts=3"
+TORCHRUN += " --rdzv_backend=c10d --rdzv_endpoint=node-a:29400 --rdzv_conf=read_timeout=15"
+TORCHRUN += f" {HERE / 'gpt.py'} train --resume auto"
+
+
+class Hosts:
+    """Two hosts on a cable: network namespaces, each with an address, a name and an /etc/hosts of its own.
+    They share the disk."""
+
+    def __init__(self):
+        self.space = {host: f"gpt-{os.getpid()}-{host}" for host in "ab"}
+        self.begun = []
+
+    def __enter__(self):
+        try:
+            for space in self.space.values():
+                self.ip("netns", "add", space)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("two hosts need root and iproute2: ip netns add")
+        ends = [["cable", "netns", self.space["a"]], ["cable", "netns", self.space["b"]]]
+        self.ip("link", "add", *ends[0], "type", "veth", "peer", "name", *ends[1])
+        for host, address in (("a", "10.7.0.1/24"), ("b", "10.7.0.2/24")):
+            self.ip("-n", self.space[host], "addr", "add", address, "dev", "cable")
+            for link in ("lo", "cable"):
+                self.ip("-n", self.space[host], "link", "set", link, "up")
+        return self
+
+    def __exit__(self, *error):
+        for host in self.space:
+            self.kill(host)
+        for process in self.begun:
+            process.wait()
+        for space in self.space.values():
+            self.ip("netns", "del", space)
+
+    def ip(self, *words):
+        return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
+
+    def start(self, host, names="plain", again=False, **asked):
+        "What one types on a host: torchrun, and again after a while if it fails."
+        hosts = Path(f"hosts-{host}").absolute()
+        hosts.write_text("127.0.0.1 localhost\n" + NAMES[names][host])
+        command = shlex.join([sys.executable, *TORCHRUN.split(), *flags(**{**SHARED, **asked})])
+        if again:
+            command = f"until {command}; do sleep 5; done"
+        command = f"hostname node-{host}; mount --bind {shlex.quote(str(hosts))} /etc/hosts; {command}"
+        words = ["ip", "netns", "exec", self.space[host], "unshare", "-u", "-m", "bash", "-c", command]
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        if names == "Debian":
+            env["GLOO_SOCKET_IFNAME"] = "cable"
+        with open(f"said-{host}", "ab") as said:
+            process = subprocess.Popen(words, stdout=said, stderr=said, env=env)
+        self.begun.append(process)
+        return process
+
+    def kill(self, host, only_training=False):
+        for pid in self.ip("netns", "pids", self.space[host]).split():
+            with contextlib.suppress(OSError):  # it is gone
+                environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+                if not only_training or any(line.startswith(b"LOCAL_RANK=") for line in environment):
+                    os.kill(int(pid), 9)
+
+    def sent(self, host):
+        "Bytes that went through the cable."
+        where = "/sys/class/net/cable/statistics/tx_bytes"
+        return int(self.ip("netns", "exec", self.space[host], "cat", where))
+
+
+@pytest.fixture
+def hosts(place):
+    with Hosts() as both:
+        yield both
+
+
+def until_step(n, seconds=120):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError, ValueError, IndexError):  # not there yet; half a line
+            if log("r", "step")[-1]["step"] >= n:
+                return
+        time.sleep(0.05)
+    raise AssertionError("".join(Path(f"said-{host}").read_text()[-3000:] for host in "ab"))
+
+
+def check_ended(*processes, seconds=180):
+    statuses = [process.wait(seconds) for process in processes]
+    assert statuses == [0] * len(processes), Path("said-a").read_text()[-3000:]
+
+
+def losses(folder):
+    "By step, each as the run that goes on has it."
+    return {(line["kind"], line["step"]): line.get("loss", line.get("val_loss")) for line in log(folder)
+            if line["kind"] in ("step", "eval")}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory, story):
+    "The run that all those below must come to."
+    place, before = tmp_path_factory.mktemp("undisturbed"), os.getcwd()
+    os.chdir(place)
+    Path("story.txt").write_text(story, encoding="utf-8")
+    with Hosts() as both:
+        check_ended(both.start("a"), both.start("b"))
+    os.chdir(before)
+    return place / "r"
+
+
+@chaos
+def test_chaos_two_hosts_are_one_process(undisturbed, place, house):
+    check_fine(house.run("train", *flags(**SHARED), limit=120))
+    one, two = losses("r"), losses(undisturbed)
+    apart = max(abs(one[key] - two[key]) for key in one)
+    figure("steps on two hosts, against one process", SHARED["max_iters"], 0, f"losses differ by {apart:.0e}")
+    assert one.keys() == two.keys() and apart < 1e-3
+    assert max(abs(one["step", n] - two["step", n]) for n in range(1, 20)) < 1e-5
+
+
+@chaos
+def test_chaos_hosts_that_call_themselves_127_0_1_1(undisturbed, hosts):
+    check_ended(hosts.start("a", "Debian"), hosts.start("b", "Debian"))
+    assert same_run(undisturbed, "r")
+
+
+@chaos
+def test_chaos_what_travels_is_what_the_plan_says(hosts):
+    wide = dict(n_embd=128, max_iters=20, eval_interval=1000, optimizer="adamw")
+    check_ended(hosts.start("a", **wide), hosts.start("b", **wide))
+    weights = log("r", "start")[0]["parameters"]
+    per_step = hosts.sent("a") / 20
+    share = per_step / (4 * weights)  # 2 (n - 1) / n times 4 bytes for each weight
+    figure("bytes a step from host to host", int(per_step), 0, f"{share:.2f} of what gpt.py plan says")
+    assert 0.95 < share < 1.25
+
+
+@chaos
+@pytest.mark.parametrize("what", ["training on b", "training on b, at once", "a", "b"])
+def test_chaos_a_host_dies(what, undisturbed, hosts):
+    for host in "ab":
+        hosts.start(host, again=True)
+    if what.endswith("at once"):
+        while not Path("r/metrics.jsonl").exists():
+            time.sleep(0.02)
+    else:
+        until_step(60)
+    died = time.monotonic()
+    if what.startswith("training"):
+        hosts.kill("b", only_training=True)
+        check_ended(*hosts.begun)
+    else:
+        hosts.kill(what)
+        time.sleep(5)  # it starts anew
+        back = hosts.start(what, again=True)
+        check_ended(*[process for process in hosts.begun if process.poll() is None], back)
+    took = time.monotonic() - died
+    figure(f"kill -9: {what}, of two hosts", 1, 0, f"done {took:.0f} s later, bit for bit")
+    assert same_run(undisturbed, "r")
+
+
+@chaos
+def test_chaos_a_cable_that_is_pulled_for_a_moment(undisturbed, hosts):
+    both = hosts.start("a"), hosts.start("b")
+    until_step(60)
+    hosts.ip("-n", hosts.space["b"], "link", "set", "cable", "down")
+    time.sleep(15)
+    step = log("r", "step")[-1]["step"]
+    hosts.ip("-n", hosts.space["b"], "link", "set", "cable", "up")
+    check_ended(*both)
+    figure("cable pulled for 15 s", 1, 0, f"waited at step {step}, then went on")
+    assert 60 <= step < 200 and same_run(undisturbed, "r")

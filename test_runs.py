@@ -589,3 +589,60 @@ def test_smoothing_follows_and_calms():
     assert calm[-1][1] == pytest.approx(2, abs=0.1)
     assert runs.smooth([], 0.1) == []
     assert runs.smooth([(0, 1.0), (0, 3.0), (5, 2.0)], 0.1)[-1][1] == pytest.approx(2, abs=0.01)
+
+
+# ---- curves along steps, tokens and minutes ----------------------------------------------------------------
+
+
+def test_every_metric_has_points_along_every_axis(tmp_path):
+    run = Run(make_run(tmp_path / "a", 300))
+    run.poll()
+    for name, points_of in runs.METRICS.items():
+        points = points_of(run)
+        assert len(points) > 5, name
+        for axis, last in {"steps": 300, "tokens": 300 * 32 * 128, "min": 300 * 0.03 / 60}.items():
+            x = runs.along(run, axis)
+            assert x(points[-1][0]) == pytest.approx(last)
+            assert [x(step) for step, _ in points] == sorted(x(step) for step, _ in points)
+    empty = Run(tmp_path / "none")
+    empty.poll()
+    for axis in runs.AXES:
+        assert runs.along(empty, axis)(0) == 0
+        assert all(points_of(empty) == [] for points_of in runs.METRICS.values())
+
+
+def test_minutes_between_two_readings():
+    x = runs.minutes_at([(10, 1), (20, 3)])
+    assert [x(step) for step in (0, 5, 10, 15, 20, 99)] == [0, 0.5, 1, 2, 3, 3]
+
+
+def test_in_what_runs_differ(tmp_path):
+    a = Run(make_run(tmp_path / "a", 100))
+    b = Run(make_run(tmp_path / "b", 100, learning_rate=0.001, threads=1, new_here=1))
+    for run in a, b:
+        run.poll()
+    assert runs.differing([a, b]) == {"learning_rate": [0.006, 0.001]}
+    assert runs.differing([a]) == runs.differing([]) == {}
+
+
+def test_the_operations_of_a_token(tmp_path):
+    run = Run(make_run(tmp_path / "a", 100))
+    assert run.flops_per_token is None
+    run.poll()
+    assert run.flops_per_token == 6 * (95760 - 128 * 48) + 12 * 3 * 48 * 128
+
+
+@pytest.mark.parametrize(
+    "seconds, said",
+    [
+        (0, "1 s"),
+        (40, "40 s"),
+        (160, "3 min"),
+        (5400, "2 hours"),
+        (4e5, "5 days"),
+        (1e7, "4 months"),
+        (1e9, "32 years"),
+    ],
+)
+def test_times_in_words(seconds, said):
+    assert runs.in_words(seconds) == said

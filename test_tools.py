@@ -3,6 +3,7 @@
 Everything here works without a network and without a GPU."""
 
 import base64
+import contextlib
 import json
 import math
 import os
@@ -144,7 +145,7 @@ def bytewise_lm(text=""):
 
 # ---- the command line --------------------------------------------------------------------------------------
 
-QUICK = ["presets", "presets --json", "runs", "runs --json"]
+QUICK = ["presets", "presets --json", "plan", "runs", "runs --json"]
 QUICK += [f"{name} --help" for name in tools.COMMANDS]
 
 
@@ -194,6 +195,13 @@ MISTAKES = [
     ("bench --preset nanoo", "did you mean nano"),
     ("bench --against x", "there is none, hf"),
     ("presets --level wrd", "did you mean word"),
+    ("plan --gpu a1000", "did you mean a100"),
+    ("plan --gpu x", "there is b200, h200"),
+    ("plan --gpus 0", "1 <= gpus"),
+    ("plan --gpus 1000", "--batch_size 1000"),
+    ("plan --mfu 2", "0.001 <= mfu <= 1"),
+    (f"plan --vocab_size {'9' * 308}", "too large to be counted"),
+    ("plan --preset laptop", "give --max_iters"),
     ("presets --preset nanoo", "did you mean nano"),
     ("presets --n_embd 50 --preset nano", "n_embd % n_head == 0"),
 ]
@@ -273,12 +281,139 @@ def test_the_table_shows_each_preset_at_its_own_level_or_at_the_one_asked_for(ca
     def levels(words):
         command(words)
         lines = capsys.readouterr().out.splitlines()
-        assert lines[0].split() == "preset layers/heads/width context level weights memory fits what".split()
+        assert lines[0].replace(" on-a-GPU", "").split() == (
+            "preset layers/heads/width context level weights memory fits what".split()
+        )
         return {line.split()[0]: line.split()[3] for line in lines[1:-2]}
 
     presets = gpt.load_presets()
     assert levels("presets") == {name: gpt.recipe(presets, name)["level"] for name in presets}
     assert levels("presets --level WORD") == dict.fromkeys(presets, "word")
+
+
+def test_without_a_gpu_the_table_shows_what_one_would_need(monkeypatch, capsys):
+    cpu = {"device": "cpu", "name": "a CPU", "memory": 64 << 30}
+    monkeypatch.setattr(tools, "machine", lambda: [cpu])
+    command("presets --preset gpt2-xl")
+    header, row = capsys.readouterr().out.splitlines()[:2]
+    columns = dict(zip(header.split(), row.split()))
+    assert columns["memory"] == "68.1GB" and columns["on-a-GPU"] == "36.6GB" and columns["fits"] == "no"
+    monkeypatch.setattr(tools, "machine", lambda: [{**cpu, "device": "cuda"}, cpu])
+    command("presets --preset gpt2-xl")
+    assert "on-a-GPU" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("optimizer,dropout", [("muon", 0.0), ("adamw", 0.0), ("adamw", 0.1)])
+def test_the_memory_formula_counts_what_torch_allocates(optimizer, dropout, monkeypatch):
+    "On tensors without memory, of a CPU, but computed as on a GPU: in 16 bits, with torch's own attention."
+    tracking = pytest.importorskip("torch.distributed._tools.mem_tracker")
+    fake = pytest.importorskip("torch._subclasses.fake_tensor")
+
+    def attend(q, k, v, p):  # dropout inside of it stores nothing on GPUs
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    def drop(x, p):  # as GPUs do it: a mask of bytes
+        return torch.native_dropout(x, p, True)[0] if p else x
+
+    monkeypatch.setattr(gpt, "attend", attend)
+    monkeypatch.setattr(gpt, "dropout", drop)
+    m = gpt.ModelConfig(n_layer=6, n_head=4, n_embd=256, block_size=256, vocab_size=5000)
+    t = gpt.TrainConfig(optimizer=optimizer, dropout=dropout, batch_size=32, micro_batch=16)
+    with fake.FakeTensorMode():
+        model = gpt.GPT(m, dropout)
+        optimizers = gpt.make_optimizers(model, t, torch.bfloat16)
+        ids = torch.zeros(t.micro_batch, m.block_size, dtype=torch.int64)
+        tracker = tracking.MemTracker()
+        tracker.track_external(model, *optimizers)
+        with tracker:
+            for micro_batch in range(4):  # two steps of two
+                tracker.reset_mod_stats()
+                with torch.autocast("cpu", torch.bfloat16):
+                    loss = model(ids, targets=ids)
+                loss.backward()
+                for optimizer in optimizers if micro_batch % 2 else []:
+                    optimizer.step()
+                    optimizer.zero_grad()
+    (peak,) = tracker.get_tracker_snapshot("peak").values()
+    parts = tools.memory_parts(m, t, "cuda")
+    ours = sum(parts.values()) - parts["torch"]
+    assert 0.97 < ours / peak["Total"] < 1.08
+
+
+@pytest.mark.parametrize("name", "small baby stories wikitext gpt2 gpt2-medium gpt2-large gpt2-xl".split())
+def test_muon_costs_the_presets_for_gpus_a_fifth_of_a_step_at_most(name):
+    presets = gpt.load_presets()
+    m, t = tools.expand(presets, name, gpt.recipe(presets, name)["level"], {})
+    assert tools.muon_flops(m) < 0.2 * t.batch_size * m.block_size * tools.flops_per_token(m)
+
+
+# ---- plan --------------------------------------------------------------------------------------------------
+
+D32 = "--n_layer 32 --n_head 16 --n_embd 2048 --block_size 2048 --vocab_size 65536 --micro_batch 8"
+PUBLISHED = [  # hours, the run, its cards and the MFU that it reports or that follows
+    (96, "nanoGPT, 124M", "--gpu a100 --mfu 0.29 --preset gpt2 --max_iters 600000 --optimizer adamw"),
+    (1.5, "llm.c, 124M", "--gpu a100 --mfu 0.6 --preset gpt2 --max_iters 19560 --batch_size 512"),
+    (0.75, "llm.c, 124M", "--gpu h100 --mfu 0.4 --preset gpt2 --max_iters 19560 --batch_size 512"),
+    (24, "llm.c, 1558M", "--gpu h100 --mfu 0.5 --preset gpt2-xl --max_iters 32000 --batch_size 1024"),
+    (31.3, "nanochat, d32", f"--gpu h100 --mfu 0.5 {D32} --max_iters 71680 --batch_size 256"),
+]
+
+
+@pytest.mark.parametrize("hours,name,words", PUBLISHED)
+def test_a_plan_takes_as_long_as_the_published_run(hours, name, words, capsys):
+    p = answer(capsys, f"plan --json --gpus 8 --optimizer adamw {words}")
+    assert p["hours"] == pytest.approx(hours, rel=0.1)
+    assert p["mfu"] == pytest.approx(float(words.split()[3]), rel=0.02)  # in one host nearly nothing is lost
+
+
+def test_the_operations_of_a_plan_are_those_that_torch_counts(monkeypatch):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    m = gpt.ModelConfig(n_layer=2, n_head=2, n_embd=32, block_size=24, vocab_size=50)
+    ids = torch.zeros(3, m.block_size, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter:
+        gpt.GPT(m)(ids, targets=ids).backward()
+    norms = (4 * m.n_layer + 2) * m.n_embd  # and biases: not multiplied, but in the formula, as everywhere
+    biases = 9 * m.n_layer * m.n_embd
+    assert counter.get_total_flops() == ids.numel() * (tools.flops_per_token(m) - 6 * (norms + biases))
+    with FlopCounterMode(display=False) as counter:
+        for shape in [(4 * m.n_layer, 32, 32), (m.n_layer, 32, 128), (m.n_layer, 128, 32)]:
+            gpt.orthogonal(torch.randn(shape))
+    assert counter.get_total_flops() == tools.muon_flops(m)
+
+
+def test_when_gradients_stop_hiding(capsys):
+    words = "plan --json --preset gpt2-xl --gpus 64 --gpu a100 --network"
+    slow, fast = answer(capsys, f"{words} 100"), answer(capsys, f"{words} 1600")
+    assert slow["gigabytes_per_s"] == 12.5 and slow["sent_bytes"] == 2 * 63 / 64 * 4 * slow["parameters"]
+    assert slow["send_s"] == pytest.approx(slow["sent_bytes"] / (0.75 * 12.5e9))
+    assert slow["wait_s"] == pytest.approx(slow["send_s"] - slow["backward_s"])
+    assert 12.5 < slow["hides_from_gigabytes_per_s"] == fast["hides_from_gigabytes_per_s"] < 200
+    tables = (50257 + 1024) * 1600
+    assert fast["wait_s"] == pytest.approx(2 * 63 / 64 * 4 * tables / (0.75 * 200e9))
+    assert fast["tokens_per_s"] > 2 * slow["tokens_per_s"]
+    assert slow["rows"] == 8 and slow["micro_batch"] == 4  # 480 of 64 are 7.5: some have 8, all wait for them
+    alone = answer(capsys, "plan --json --preset gpt2-xl --gpus 1")
+    assert alone["sent_bytes"] == alone["wait_s"] == 0 and alone["rows"] == 480
+
+
+@pytest.mark.parametrize(
+    "words,told",
+    [
+        ("", "torchrun --nproc_per_node=8 gpt.py train --preset gpt2"),
+        ("--gpus 1 --optimizer adamw", "gpt2, bpe: 124M weights; 20,000 steps of 480 x 1,024 tokens"),
+        ("--gpu rtx_4090 --gpus 2 --preset gpt2-xl", "Too much: take a smaller --micro_batch"),
+        ("--preset gpt2-xl --gpus 64 --price 2", "$7,388"),
+        ("--preset gpt2-xl --gpus 64", "--nnodes=8 --rdzv_backend=c10d"),
+        ("--gpus 16 --batch_size 512 --n_layer 13", "--preset gpt2 --batch_size 512 \\ --n_layer 13"),
+        ("--preset nano --level word --gpus 32 --gpu H100-PCIe", "32 x H100 PCIe, 756 TFLOP/s"),
+    ],
+)
+def test_a_plan_reads_well_at_80_columns(words, told, capsys):
+    command(f"plan {words}")
+    shown = capsys.readouterr().out
+    assert told in " ".join(shown.split())
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_what_fits_goes_by_the_best_device(monkeypatch, capsys):
@@ -537,6 +672,136 @@ def test_a_terminal_gets_a_live_display(place):
     assert "━" in bare and "eta 0:" in bare and shown != bare and "╭─ training" in bare
 
 
+@pytest.fixture
+def silence(tmp_path, monkeypatch):
+    "-> what begins to watch a run whose other processes were heard so many seconds ago, and what it said."
+
+    class Run:
+        folder, progress = tmp_path, types.SimpleNamespace(step=7)
+        said, ended = [], []
+
+        def __init__(self, seconds):
+            self.heard_at = time.monotonic() - seconds
+
+        def warn(self, text):
+            self.said.append(text)
+
+        def log(self, kind, **fields):
+            self.said.append(fields)
+
+        log.say = said.append
+
+    monkeypatch.setattr(tools.SilenceCheck, "PAUSE", 0.01)
+    monkeypatch.setattr(tools.os, "_exit", Run.ended.append)
+    begun = []
+
+    def begin(seconds):
+        begun.append(tools.SilenceCheck(Run(seconds)))
+        return begun[-1]
+
+    yield begin
+    for check in begun:
+        check.close()
+
+
+def until(true):
+    patience = time.monotonic() + 10
+    while not true() and time.monotonic() < patience:
+        time.sleep(0.01)
+    assert true()
+
+
+def test_a_minute_without_the_other_processes_is_told_once(silence):
+    check = silence(61)
+    until(lambda: check.run.said)
+    time.sleep(0.1)
+    (text,) = check.run.said
+    assert "no word from the other processes for 61 s" in text and "control" in text
+    check.run.heard_at = time.monotonic()
+    until(lambda: len(check.run.said) == 2)
+    assert check.run.said[1] == "the other processes are heard again"
+
+
+def test_an_evaluation_that_takes_long_is_no_silence(silence):
+    check = silence(40)
+    until(lambda: check.longest > 39)
+    check.run.heard_at = time.monotonic() - 100
+    time.sleep(0.1)
+    assert check.run.said == []
+
+
+def test_stop_is_obeyed_while_the_training_waits_for_others(silence, tmp_path):
+    check = silence(61)
+    until(lambda: check.run.said)
+    assert not check.run.ended
+    (tmp_path / "control").write_text("stop")
+    until(lambda: check.run.ended)
+    assert check.run.ended[0] == 1 and not (tmp_path / "control").exists()
+    assert {"step": 7, "reason": "error", "message": "the other processes are gone"} in check.run.said
+
+
+# ---- a teacher ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def taught(inside):
+    "-> the Teacher of a run that has begun beside runs/a, which teaches it."
+
+    def begin(**asked):
+        with contextlib.ExitStack() as cleanup:
+            asked = {**MINI, "data": "story.txt", "teacher": "runs/a", **asked}
+            return gpt.TrainingRun(asked, cleanup).teacher
+
+    return begin
+
+
+def rows(places):
+    "What stands in the text there -> inputs and targets."
+    text = Path("story.txt").read_text(encoding="utf-8")
+    ids = torch.tensor([gpt.load("runs/a").tokenizer.encode(text[place : place + 17]) for place in places])
+    return ids[:, :-1], ids[:, 1:]
+
+
+def test_a_teacher_says_how_likely_each_token_should_have_been(taught):
+    x, y = rows([0, 500])
+    expected = taught(teacher_share=0.25)(x, y)
+    torch.testing.assert_close(expected.sum(-1), torch.ones(2, 16))
+    with torch.no_grad():
+        probs = gpt.load("runs/a").model(x).softmax(-1)
+    by_hand = 0.25 * probs + 0.75 * torch.nn.functional.one_hot(y, probs.size(-1))
+    torch.testing.assert_close(expected, by_hand)
+
+
+def test_several_teachers_are_the_mean_of_their_probabilities(taught):
+    gpt.train(**{**MINI, "data": "story.txt", "seed": 2, "out_dir": "runs/b"})
+    batch = rows([30])
+    each = [taught(teacher=name)(*batch) for name in ("runs/a", "runs/b")]
+    both = taught(teacher=["runs/a", "runs/b"])(*batch)
+    torch.testing.assert_close(both, sum(each) / 2)
+
+
+def test_a_teacher_without_a_share_changes_nothing_and_one_with_all_of_it_is_copied(inside):
+    ask = {**MINI, "data": "story.txt", "dropout": 0.0, "max_iters": 60, "eval_interval": 60}
+    plain = gpt.train(**ask, out_dir="runs/plain")
+    none = gpt.train(**ask, out_dir="runs/none", teacher="runs/plain", teacher_share=0)
+    assert abs(plain.best_val_loss - none.best_val_loss) < 1e-3
+    copied = gpt.train(**ask, out_dir="runs/copied", teacher="runs/plain", teacher_share=1, seed=3)
+    assert 3 < copied.best_val_loss < 4  # it began at 4.5
+    longer = gpt.train(resume="runs/copied", max_iters=70)  # the teacher comes again
+    assert longer.reason == "done"
+
+
+def test_a_teacher_that_can_not_teach_is_one_line(inside):
+    gpt.train(**{**MINI, "data": "builtin", "level": "word", "max_iters": 1, "out_dir": "runs/words"})
+    ask = {**MINI, "data": "story.txt", "max_iters": 1}
+    with pytest.raises(gpt.UserError, match="--teacher runs/words has other tokens"):
+        gpt.train(**ask, teacher="runs/words")
+    with pytest.raises(gpt.UserError, match="runs/nobody"):
+        gpt.train(**ask, teacher="runs/nobody")
+    with pytest.raises(gpt.UserError, match="runs/a sees 16 tokens, this run 32: --block_size 16 would fit"):
+        gpt.train(**{**ask, "block_size": 32}, teacher="runs/a")
+
+
 def fake_tracker(monkeypatch, name):
     "A package that notes what it is told."
     told = []
@@ -660,11 +925,36 @@ def test_the_thread_check_leaves_no_trace(threads_kept):
 
 CARDS = {
     "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
+    "A100-PCIE-40GB": 312e12,
     "Tesla T4": 65e12,
+    "Tesla V100-SXM2-16GB": 125e12,
+    "Tesla V100-PCIE-32GB": 112e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
     "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100 NVL": 835e12,
+    "NVIDIA H200": 989e12,
     "NVIDIA L40S": 362e12,
+    "NVIDIA L40": 181e12,
+    "NVIDIA L4": 121e12,
+    "NVIDIA A10": 125e12,
     "NVIDIA A10G": 70e12,
-    "Some New GPU": None,
+    "NVIDIA GeForce RTX 4090": 165e12,
+    **dict.fromkeys(
+        [
+            "Some New GPU",
+            "NVIDIA GeForce RTX 4090 Laptop GPU",
+            "NVIDIA GeForce RTX 4090 D",
+            "NVIDIA GeForce RTX 3090 Ti",
+            "NVIDIA T400 4GB",
+            "NVIDIA A100-SXM4-40GB MIG 1g.5gb",
+            "NVIDIA A10-24Q",
+            "NVIDIA GH200 480GB",
+            "NVIDIA H200 NVL",
+            "NVIDIA A1000",
+            "",
+        ]
+    ),
 }
 
 
@@ -679,7 +969,7 @@ def test_the_operations_of_a_token():
     it = lm()
     c = it.config
     per_token = 6 * (gpt.num_parameters(it.model) - c.block_size * c.n_embd)
-    assert tools.flops_per_token(it.model) == per_token + 12 * c.n_layer * c.n_embd * c.block_size
+    assert tools.flops_per_token(it.config) == per_token + 12 * c.n_layer * c.n_embd * c.block_size
     assert tools.memory_used(torch.device("cpu")) > 50 or os.name == "nt"
 
 
@@ -759,6 +1049,111 @@ def test_show_probs_of_a_cut_character(capsys):
     tools.show_probs(bytewise_lm("é♥"), "a", {"max_new_tokens": 4, "temperature": 0})
     shown = capsys.readouterr().out
     assert shown.count("\x1b[38;5;") == 4 and len(shown.splitlines()) == 1 + 1 + 4
+
+
+def test_what_a_device_usually_does():
+    assert tools.usual_speed({"device": "cpu", "name": "CPU"}) == tools.CORE_SPEED * os.cpu_count()
+    a100 = {"device": "cuda", "name": "NVIDIA A100-SXM4-80GB"}
+    assert tools.usual_speed(a100) == pytest.approx(0.4 * 312e12)
+    assert tools.usual_speed({"device": "cuda", "name": "some card"}) is None
+
+
+# ---- a text, before it is trained on -----------------------------------------------------------------------
+
+
+def about(capsys, data, level):
+    found = answer(capsys, ["presets", "--json", "--preset", "nano", "--level", level, "--data", str(data)])
+    return found["data"]
+
+
+def test_a_text_is_looked_at_before_it_is_trained_on(place, capsys):
+    Path("some.txt").write_text("one two two two one one. Three?\n" * 3, encoding="utf-8-sig")
+    found = about(capsys, "some.txt", "char")
+    assert found["bytes"] == 99 and found["tokens"] == 96 and found["unknown"] == 0 and not found["is_part"]
+    assert "".join(text for text, _ in found["start"]).startswith("one two two")
+    found = about(capsys, "some.txt", "word")
+    assert found["tokens"] == 27 and found["kinds"] == 6 and found["unknown"] == 0
+    assert [text for text, _ in found["start"][:3]] == ["One", " two", " two"]
+    Path("more.txt").write_text("two")
+    assert about(capsys, "*.txt", "char")["bytes"] > 40_000  # with the story of this place
+    assert about(capsys, "builtin", "word")["tokens"] > 50_000
+    Path("folder").mkdir()
+    Path("folder/part.txt").write_bytes(Path("some.txt").read_bytes())
+    assert about(capsys, "folder", "char")["tokens"] == 96
+    Path("rare.txt").write_text("seldom " + "often " * 9)
+    assert about(capsys, "rare.txt", "word")["unknown"] == 0.1
+    folder = prepared("some.txt", "word")
+    by_folder = about(capsys, folder, "word")
+    assert by_folder["tokens"] in (27, 28) and by_folder["start"][0] == found["start"][0]
+    assert "needs --level word" in about(capsys, folder, "char")["why"]
+
+
+@pytest.mark.parametrize("name", ["none.txt", "zero.txt", "packed.gz", "empty.txt", "folder"])
+def test_of_what_is_no_text_it_is_said_why(place, capsys, name):
+    Path("zero.txt").write_bytes(b"a\0b")
+    Path("empty.txt").write_text(" ")
+    Path("packed.gz").write_bytes(b"")
+    Path("folder").mkdir()
+    assert about(capsys, name, "char").keys() == {"why"}
+
+
+def prepared(text, level):
+    "The folder that data.py makes."
+    words = [sys.executable, str(GPT.with_name("data.py")), text, "--level", level]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1]
+
+
+# ---- inside ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [1, 2, 7])
+def test_the_last_layer_says_what_the_model_says(length):
+    it = lm()
+    ids = torch.randint(1, it.config.vocab_size, (length,)).tolist()
+    layers = tools.look_inside(it, ids)
+    with torch.no_grad():
+        logits = it.model(torch.tensor([ids]))[0, -1]
+    logits[it.tokenizer.unknown_id or 0] = -math.inf
+    assert len(layers) == it.config.n_layer
+    assert torch.allclose(layers[-1].logits.softmax(-1), logits.softmax(-1), atol=1e-6)
+    assert not any(module._forward_hooks for module in it.model.modules())
+
+
+def test_a_layer_says_what_a_model_that_ends_there_says():
+    it = lm()
+    first, *_ = tools.look_inside(it, [1, 2, 3])
+    del it.model.h[1:]
+    it.tokenizer.unknown_id = None
+    with torch.no_grad():
+        logits = it.model(torch.tensor([[1, 2, 3]]))[0, -1]
+    assert torch.allclose(first.logits[1:], logits[1:], atol=1e-5)
+
+
+def test_heads_look_where_attention_as_it_is_written_in_books_does():
+    it = lm()
+    ids = [3, 1, 2, 1, 3]
+    layers = tools.look_inside(it, ids)
+    c = it.config
+    with torch.no_grad():
+        x = it.model.wte(torch.tensor([ids])) + it.model.wpe.weight[: len(ids)]
+        for block, layer in zip(it.model.h, layers):
+            q, k, v = block.attn.c_attn(block.ln_1(x)).split(c.n_embd, dim=-1)
+            for head in range(c.n_head):
+                columns = slice(head * c.n_embd // c.n_head, (head + 1) * c.n_embd // c.n_head)
+                scores = k[0, :, columns] @ q[0, -1, columns] / math.sqrt(c.n_embd // c.n_head)
+                assert torch.allclose(layer.attention[head], scores.softmax(0), atol=1e-6)
+            assert torch.allclose(layer.attention.sum(1), torch.ones(c.n_head))
+            x = block(x)
+
+
+def test_the_context_rolls_as_it_does_in_sampling():
+    it = lm()
+    T = it.config.block_size
+    for prompt in 1, T - 1, T, T + 3:
+        options = gpt.sampling({"max_new_tokens": 3 * T})
+        seen = [used for _, _, used in gpt.generate(it, [1] * prompt, options)]
+        assert seen == [tools.context_at(T, prompt, said) for said in range(3 * T)]
 
 
 # ---- chat --------------------------------------------------------------------------------------------------
@@ -881,7 +1276,7 @@ def test_chat_jsonl(trained):
     requests = [json.dumps(ask).encode(), json.dumps(seen_through).encode()]
     lines = jsonl(trained, [*BAD_REQUESTS, *fine, *requests])
     assert lines[0]["kind"] == "ready" and lines[0]["level"] == "char" and lines[0]["block_size"] == 16
-    assert lines[0].keys() == {"kind", "model", "level", "block_size", "precision"}
+    assert lines[0].keys() == {"kind", "model", "level", "block_size", "precision", "step", "val_loss"}
     assert [line["kind"] for line in lines].count("ready") == 2
     errors = [line for line in lines if line["kind"] == "error"]
     assert len(errors) == len(BAD_REQUESTS) and all(error["message"] for error in errors)
@@ -895,6 +1290,49 @@ def test_chat_jsonl(trained):
     for line in y[:-1]:
         assert 0 <= line["prob"] <= 1 and len(line["alternatives"]) == 5
         assert line["alternatives"][0][0] == line["text"]
+
+
+BAD_LOOKS = [
+    b'{"id": 1, "inside": [1]}',
+    b'{"id": 2, "inside": [], "prompt": "a"}',
+    b'{"id": 3, "inside": 1, "prompt": "a"}',
+    b'{"id": 4, "inside": [-1], "prompt": "a"}',
+    b'{"id": 5, "inside": [true], "prompt": "a"}',
+    b'{"id": 6, "inside": [1e9], "prompt": "a"}',
+]
+
+
+def test_chat_jsonl_looks_inside_a_token(trained):
+    ask = {"id": "x", "prompt": "The ", "max_new_tokens": 40, "probs": 3, "temperature": 1, "seed": 3}
+    ready, *said = jsonl(trained, [json.dumps(ask).encode(), *BAD_LOOKS])
+    pieces = [line for line in said if line["kind"] == "piece"]
+    errors = [line for line in said if line["kind"] == "error"]
+    assert [error["id"] for error in errors] == [1, 2, 3, 4, 5, 6]
+    ids = [piece["token"] for piece in pieces]
+    looks = [{"id": n, "prompt": "The ", "inside": ids[: n + 1]} for n in (0, 5, 39)]
+    _, *answers = jsonl(trained, [json.dumps(look).encode() for look in looks])
+    text = "The " + "".join(piece["text"] for piece in pieces)
+    for look, answer in zip(looks, answers):
+        piece = pieces[look["id"]]
+        last = answer["layers"][-1]
+        assert answer["kind"] == "inside" and answer["id"] == look["id"]
+        assert last["prob"] == pytest.approx(piece["prob"], rel=1e-4)
+        assert [word for word, _ in last["says"]] == [word for word, _ in piece["alternatives"]]
+        assert text[: 4 + look["id"]].endswith("".join(answer["texts"]))
+        for layer in answer["layers"]:
+            for shares in layer["looks"]:
+                assert len(shares) == len(answer["texts"]) and sum(shares) == pytest.approx(1, abs=0.01)
+
+
+def test_ready_tells_of_the_checkpoint(trained):
+    ready, *_ = jsonl(trained, [])
+    checkpoint = torch.load(ready["model"] if os.path.isabs(ready["model"]) else trained / ready["model"])
+    progress = checkpoint["progress"]
+    assert ready["step"] == progress["step"]
+    best = progress["best_val_loss"]
+    is_best = math.isfinite(best) and progress["step"] == progress["best_step"]
+    assert ready["val_loss"] == (best if is_best else None)
+    assert tools.whence("no/such/file") == {"step": None, "val_loss": None}
 
 
 def test_chat_jsonl_obeys_a_stop_between_two_tokens(trained):

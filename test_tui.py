@@ -1,21 +1,35 @@
 """Tests of tui.py: its chart, each screen in each state, the process it talks to, the whole with a training.
 
     pytest -q test_tui.py
+    python test_tui.py --figures                # how fast it is here, 100 times each: about ten minutes
 
 Needs pytest and hypothesis; for the last tests torch and tmux, without which they are skipped."""
 
+import argparse
 import asyncio
+import contextlib
 import html
+import itertools
 import json
 import os
 import re
+import select
 import shutil
+import signal
+import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from xml.etree import ElementTree
+
+with contextlib.suppress(ImportError):  # Windows has no such terminals
+    import fcntl
+    import pty
+    import termios
 
 import pytest
 from hypothesis import given, settings
@@ -68,7 +82,7 @@ if command == "chat":
     def listen():
         for line in sys.stdin:
             request = json.loads(line)
-            wants = "prompt" in request or "load" in request
+            wants = {"prompt", "load"} & request.keys()
             requests.put(request) if wants else stopped.add(request["stop"])
         os._exit(0)
     threading.Thread(target=listen, daemon=True).start()
@@ -82,10 +96,19 @@ if command == "chat":
             continue
         with open(LOG, "a") as log:
             print(json.dumps(r), file=log, flush=True)
+        if "inside" in r:
+            if r["prompt"] == "Twice":
+                say("error", id=r["id"], message="no look today")
+                continue
+            texts = [*r["prompt"], *(f" w{n}" for n in r["inside"][:-1])]
+            looks = [[0.9 * (n == len(texts) - 1 - h) + 0.01 for n in range(len(texts))] for h in range(3)]
+            say("inside", id=r["id"], texts=texts, layers=[
+                {"says": [[f" g{n}", 0.25 * (n + 1)]], "prob": 0.25, "looks": looks} for n in range(2)])
+            continue
         for n in range(r["max_new_tokens"]):
             if r["id"] in stopped and "deaf" not in r["prompt"]:
                 break
-            say("piece", id=r["id"], text=f" w{n}" + "\\n" * (n % 10 == 9), prob=n % 10 / 10,
+            say("piece", id=r["id"], text=f" w{n}" + "\\n" * (n % 10 == 9), token=n, prob=n % 10 / 10,
                 alternatives=[[" the", 0.5]])
             time.sleep(0.005)
         say("done", id=r["id"], reason="stop" if r["id"] in stopped else "length", tokens=n + 1,
@@ -545,9 +568,7 @@ def test_broken_presets_are_shown_with_the_place(root, tmp_path):
     drive(tui.Tui(root, gpt=tmp_path / "gpt.py"), script)
 
 
-def test_what_is_promised_holds_only_for_what_it_was_measured_on(root, fake, monkeypatch):
-    monkeypatch.setattr(tui.os, "cpu_count", lambda: 2)
-
+def test_what_is_promised_holds_only_for_what_it_was_measured_on(root, fake):
     async def script(pilot):
         app = pilot.app
         await ready(pilot)
@@ -560,13 +581,33 @@ def test_what_is_promised_holds_only_for_what_it_was_measured_on(root, fake, mon
             await until(pilot, lambda: "on sherlock" not in shown(page, "#estimate"))
             box.value = was
             await until(pilot, lambda: "on sherlock" in shown(page, "#estimate"))
-        app.catalog.device = {"device": "cpu"}
-        found = {}
-        for name in "nano", "stories":
-            found[name] = page.verdict({**app.catalog.recipe(name), "fits": True}).plain
-        assert found == {"nano": "yes", "stories": "days"}
 
     drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_how_long_it_takes_is_said_before_the_start(root, fake):
+    async def script(pilot):
+        app = pilot.app
+        await ready(pilot)
+        page = app.page
+
+        def said(name, **more):
+            values = {**app.catalog.recipe(name), "fits": True, "usual_flops_per_s": 1.2e11, **more}
+            return page.verdict(values).plain
+
+        assert said("nano") == "78 s" and said("laptop") == "3 min" and said("stories") == "2 months"
+        assert said("nano", usual_flops_per_s=None) == "yes"  # a card that is not known
+        assert "by its size alone" in shown(page, "#estimate")
+        (root / "mine").mkdir(parents=True)
+        make_run(root / "mine")  # 40,000 tokens a second
+        await until(pilot, lambda: app.runs and "about 5 min, as mine ran" in shown(page, "#estimate"))
+        assert said("nano") == "5 min" and app.speed_for(1e12, 9e99)[0] == 9e99
+        shutil.rmtree(root / "mine")
+        await until(pilot, lambda: "about 5 min, as measured here" in shown(page, "#estimate"))
+
+    drive(tui.Tui(root, gpt=fake), script)
+    (root / ".tui.json").write_text('{"measured": {"many": []}}')
+    assert tui.Tui(root).measured() == {}
 
 
 def test_the_columns_of_the_presets_follow_the_width(root, fake):
@@ -581,6 +622,31 @@ def test_the_columns_of_the_presets_follow_the_width(root, fake):
         await until(pilot, lambda: not shows(pilot, "memory"))
 
     drive(tui.Tui(root, gpt=fake), script)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+def test_the_text_is_shown_as_it_is_cut(root, fake, size):
+    Path("mine.txt").write_text("seldom " + "often " * 9 + "\x1b[31m")
+
+    async def script(pilot):
+        await ready(pilot)
+        page = pilot.app.page
+        page.query_one("#data", Input).value = "mine.txt"
+        if size == (80, 24):
+            await pilot.press("f6")
+        await sees(pilot, "mine.txt", "66B · 66 tokens", "seen 186k times", "seldom often")
+        page.query_one("#level", Knob).value = "word"
+        await sees(pilot, "30.8% unknown", "<unk> Often often", "2 kinds")
+        page.query_one("#max_iters", Input).value = "1"
+        await sees(pilot, "seen 315 times")
+        page.query_one("#data", Input).value = "somewhere"
+        await sees(pilot, "it is not here yet")
+        if size == (80, 24):
+            await pilot.press("f6")
+            await sees(pilot, "weights")
+            assert page.query_one("#recipes").has_focus
+
+    drive(tui.Tui(root, gpt=fake), script, size)
 
 
 def test_a_pasted_path_is_taken(root, fake):
@@ -889,7 +955,7 @@ def test_runs_are_sorted_filtered_overlaid_renamed_copied_and_deleted(root, fake
         await pilot.press("d")
         await sees(pilot, "Delete b, a")
         (root / "a" / "precious.txt").write_text("not ours")
-        await pilot.press("y")
+        await pilot.press("x")
         await until(pilot, lambda: not (root / "b").exists())
         assert (root / "a" / "precious.txt").exists()
         await until(pilot, lambda: names(app) == ["c"])
@@ -908,6 +974,166 @@ def test_runs_are_sorted_filtered_overlaid_renamed_copied_and_deleted(root, fake
         await until(pilot, lambda: app.current_mode == "watch" and shows(pilot, "new"))
 
     drive(tui.Tui(root, gpt=fake), script, notifications=True)
+
+
+def test_any_metric_is_shown_large_along_any_axis(root, fake):
+    make_run(root / "a", 300)
+
+    async def script(pilot):
+        page = pilot.app.page
+        chart = page.query_one(tui.Chart)
+        await sees(pilot, "▒ each reading", "━ train, smoothed", "steps")
+        seen = []
+        for _ in page.METRICS:
+            seen.append((page.metric, len(chart.curves)))
+            await pilot.press("v")
+        assert page.metric == "loss" and all(curves for _, curves in seen) and len(seen) == 6
+        await pilot.press("V")
+        await sees(pilot, "━ tokens a second")
+        await pilot.press("a")
+        await sees(pilot, "tokens")
+        assert chart.span() == (10 * 4096, 300 * 4096)
+        await pilot.press("a")
+        assert chart.span() == (pytest.approx(0.005), pytest.approx(0.15))
+
+    drive(tui.Tui(root, root / "a", gpt=fake), script)
+
+
+def test_runs_tell_in_what_they_differ_and_the_one_here_stands_out(root, fake):
+    make_run(root / "a", 300, learning_rate=0.001)
+    make_run(root / "b", 300, age=9, preset="micro")
+    make_run(root / "c", 300, age=99)
+
+    async def script(pilot):
+        await pilot.press("f4")
+        await until(pilot, lambda: len(pilot.app.page.listed) == 3)
+        page = pilot.app.page
+        await pilot.press("space", "down", "space")
+        await sees(pilot, "they differ in", "learning_rate", "0.001", "0.006", "preset", "micro")
+        chart = page.query_one(tui.Chart)
+        assert [(curve.name, curve.look) for curve in chart.curves] == [("a", "line"), ("b", "strong")]
+        await pilot.press("up")
+        await until(pilot, lambda: [curve.name for curve in chart.curves] == ["b", "a"])
+        await sees(pilot, "a a  b b")  # the legend keeps its order
+        await pilot.press("space", "space", "v", "a")
+        await sees(pilot, "training loss, smoothed, by tokens")
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+@pytest.mark.parametrize("key, mode", [("c", "f3"), ("s", "f3"), ("s", "f4")])
+def test_what_the_chart_shows_is_exported(root, fake, key, mode):
+    make_run(root / "a <b>", 300)
+
+    async def script(pilot):
+        await until(pilot, lambda: pilot.app.chosen)
+        await pilot.press(mode)
+        await until(pilot, lambda: pilot.app.page.query_one(tui.Chart).curves)
+        await pilot.press("e")
+        await sees(pilot, "export what is shown")
+        await pilot.press(key)
+        await until(pilot, lambda: list(root.glob("chart-*")))
+        text = next(root.glob("chart-*")).read_text()
+        if key == "c":
+            assert text.startswith("curve,steps,value,low,high\neach reading,10,")
+            assert len(text.splitlines()) == 1 + 30 + 30 + 7
+        else:
+            ElementTree.fromstring(text)
+            assert ("val" if mode == "f3" else "a &lt;b&gt;") in text and "steps" in text
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_what_is_deleted_can_be_brought_back(root, fake):
+    make_run(root / "a")
+    make_run(root / "b", age=9)
+    make_run(root / "c", age=99)
+
+    async def script(pilot):
+        app = pilot.app
+        await pilot.press("f4")
+        await until(pilot, lambda: names(app) == ["a", "b", "c"])
+        await pilot.press("space", "down", "space", "d")
+        await sees(pilot, "u brings it back")
+        await pilot.press("y")
+        await until(pilot, lambda: names(app) == ["c"])
+        assert len(list((root / ".trash").iterdir())) == 2 and not (root / "a").exists()
+        await sees(pilot, "u Undo v Metric")
+        await pilot.press("u")
+        await until(pilot, lambda: sorted(names(app)) == ["a", "b", "c"])
+        assert (root / "a/best.pt").exists() and not list((root / ".trash").iterdir())
+        await until(pilot, lambda: not shows(pilot, "u Undo"))
+        await pilot.press("g", "d", "y")
+        await until(pilot, lambda: len(names(app)) == 2)
+        gone = next((root / ".trash").iterdir()).name.split(".")[1]
+        make_run(root / gone)  # in the meantime there is one of that name
+        await pilot.press("u")
+        await until(pilot, lambda: len(names(app)) == 3)
+        assert list((root / ".trash").iterdir())
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_the_end_of_a_run_is_told(root, fake, monkeypatch):
+    make_run(root / "mine", 200, end="", most=400)
+    told = []
+    monkeypatch.setattr(tui.Tui, "tell_the_terminal", lambda app, text: told.append(text))
+
+    async def script(pilot):
+        app = pilot.app
+        await sees(pilot, "training")
+        assert told == ["\x1b]2;50% mine\a"]
+        await pilot.press("f10")
+        assert app.notices == "notice"
+        write_lines(root / "mine", [{"kind": "end", "step": 210, "reason": "done"}], "a")
+        await until(pilot, lambda: len(told) == 3)
+        assert told[1:] == ["\x1b]9;mine: done, val 2.675\a", "\x1b]2;gpt\a"]
+        await sees(pilot, "mine: done, val")
+        await pilot.press("f10")
+        assert app.notices == "off"
+
+    drive(tui.Tui(root, root / "mine", gpt=fake), script, notifications=True)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+def test_the_log_can_be_searched(root, fake, size):
+    folder = make_run(root / "mine")
+    lines = [f"step {n} {'needle' if n % 100 == 7 else 'hay'} {'word ' * 18}" for n in range(250)]
+    (folder / "train.log").write_text("\n".join([*lines, "ValueError: no"]))
+
+    async def script(pilot):
+        page = pilot.app.page
+        await sees(pilot, "done")
+        await pilot.press("slash", *"NEEdle", "enter")
+        await sees(pilot, "step 207 needle", "3 of 3 lines")
+        await pilot.press("n")  # and around
+        await sees(pilot, "step 7 needle", "1 of 3 lines")
+        await pilot.press("N", "N")
+        await sees(pilot, "step 107 needle", "2 of 3 lines")
+        await pilot.press("escape")
+        await until(pilot, lambda: not page.query_one("#find").display)
+        await pilot.press("slash", *"nowhere", "enter")
+        await sees(pilot, "– of 0 lines")
+
+    drive(tui.Tui(root, root / "mine", gpt=fake), script, size)
+
+
+def test_gpus_are_watched_where_there_are_some(root, fake, monkeypatch, tmp_path):
+    assert tui.gpus_at_work() == [] or shutil.which("nvidia-smi")
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho '0, 97, 12345, 24576, 71, 320.5'\necho rubbish\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert tui.gpus_at_work() == ["GPU 0  97 %  12/24 GB  71 °C  320.5 W"]
+    folder = root / "mine"
+    folder.mkdir(parents=True)
+    start, *rest = lines_of(100, end="")
+    write_lines(folder, [{**start, "device": "cuda:0"}, *rest])
+
+    async def script(pilot):
+        await sees(pilot, "GPU 0  97 %  12/24 GB  71 °C")
+
+    drive(tui.Tui(root, folder, gpt=fake), script, (140, 40))
 
 
 def test_no_runs_yet(root, fake):
@@ -997,6 +1223,7 @@ def test_talk_loads_says_stops_and_is_killed(fake):
         "kind": "piece",
         "id": 1,
         "text": " w0",
+        "token": 0,
         "prob": 0,
         "alternatives": [[" the", 0.5]],
     }
@@ -1176,7 +1403,10 @@ def test_what_is_typed_while_the_model_loads_is_sent(root, fake):
 
     async def script(pilot):
         await until(pilot, lambda: pilot.app.chosen)
-        await pilot.press("f5", *"Once", "enter")
+        pilot.app.settings["sampling"] = {"max_new_tokens": "20"}
+        await pilot.press("f5")
+        await until(pilot, lambda: pilot.app.page.query_one(tui.Prompt).has_focus)
+        await pilot.press(*"Once", "enter")
         await sees(pilot, "What you typed is sent")
         await sees(pilot, "Once w0")
 
@@ -1200,6 +1430,140 @@ def test_the_xray_forgets_a_token_that_is_gone(root, fake):
         await sees(pilot, "␣w19\\n 90.0%")  # what came last
         page.peek(tui.Token(" a", 0.4, [(" a", 0.4), (" b", 0.3)]))
         assert shown(page, "#peek").startswith("␣a 40.0%   instead: ␣b 30.0%")
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+async def talking_a_little(pilot):
+    await until(pilot, lambda: pilot.app.chosen)
+    pilot.app.settings["sampling"] = {"max_new_tokens": "12", "seed": "7"}
+    await talking(pilot)
+    await quiet(pilot)
+
+
+@pytest.mark.parametrize("size", [(60, 16), (80, 24), (140, 40)])
+def test_one_can_look_inside_a_token(root, fake, size):
+    make_run(root / "mine")
+
+    async def script(pilot):
+        page = pilot.app.page
+        await talking_a_little(pilot)
+        page = pilot.app.page
+        inside = page.query_one(tui.Inside)
+        await pilot.press("ctrl+l", "f7")
+        await until(pilot, lambda: inside.found and page.turns[0].at == 11)
+        assert asked(root)[-1]["inside"] == list(range(12))
+        assert asked(root)[-1]["prompt"] == "Once"
+        await pilot.press("left", "left")
+        await until(pilot, lambda: asked(root)[-1]["inside"] == list(range(10)) and len(inside.texts) == 13)
+        turn = page.turns[0]
+        await until(pilot, lambda: turn.looks.get(8) == 0.91 and turn.looks[7] == 0.01)
+        assert turn.asked_looks == [(letter, 0.01) for letter in "Once"]
+        await sees(pilot, "␣w9", "a layer says", "␣g0", "25.0%", "a head looks at", "▸ 1")
+        await pilot.press("l")
+        await sees(pilot, "▸ 2 ␣g1", "50.0%")
+        await pilot.press("h")
+        assert turn.looks[7] == 0.91 and turn.looks[8] == 0.01
+        await pilot.press("H", "L", "L")
+        assert (inside.at_head, inside.at_layer) == (0, 1)
+        await pilot.press("ctrl+g")  # a second request, whose tokens come after what it was sent
+        await quiet(pilot, 2)
+        await pilot.press("left")
+        await until(pilot, lambda: asked(root)[-1].get("inside") == list(range(12)))
+        assert asked(root)[-1]["prompt"] == "Once" + turn.text(0, 12)
+        await until(pilot, lambda: inside.found)
+        await pilot.press("i")
+        assert not turn.looks and not inside.display
+
+    drive(tui.Tui(root, gpt=fake), script, size)
+
+
+def test_where_one_cannot_look_inside_it_is_said_why(root, fake):
+    make_run(root / "mine")
+    make_run(root / "other", age=9)
+
+    async def script(pilot):
+        await talking_a_little(pilot)
+        page = pilot.app.page
+        await pilot.press("ctrl+l", "i")
+        inside = page.query_one(tui.Inside)
+        await until(pilot, lambda: inside.found)
+        page.turns[0].tokens[5] = page.turns[0].tokens[5]._replace(id=None)
+        page.point(page.turns[0], 5)
+        assert "rest of a character" in shown(page, "#inside")
+        await pilot.press("ctrl+o", *"other best", "enter")
+        await until(pilot, lambda: page.ready and "other" in page.ready["model"])
+        await pilot.press("left")
+        assert "another model" in shown(page, "#inside")
+        await pilot.press("escape", *"Twice", "enter")
+        await quiet(pilot, 2)
+        await pilot.press("escape", "left")
+        await sees(pilot, "no look today")
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+@pytest.mark.parametrize("size", [(60, 16), (140, 40)])
+def test_two_answer_the_same_at_once(root, fake, size):
+    make_run(root / "mine")
+
+    async def script(pilot):
+        await talking_a_little(pilot)
+        page = pilot.app.page
+        await pilot.press("f6")
+        await sees(pilot, "who answers beside it", "at another temperature", "latest.pt")
+        await pilot.press("enter")
+        await sees(pilot, "temperature on the right")
+        await pilot.press("enter")
+        await until(pilot, lambda: len(page.voices) == 2 and page.voices[1].ready)
+        await sees(pilot, "T 1.2")
+        await until(pilot, lambda: page.query_one(tui.Prompt).has_focus)
+        await pilot.press(*"Both", "enter")
+        await until(pilot, lambda: page.voices[1].count == 1 and page.count == 2 and not page.busy)
+        left, right = asked(root)[-2:]
+        assert left["prompt"] == right["prompt"] == "Both" and left["seed"] == right["seed"] == 7
+        assert {left["temperature"], right["temperature"]} == {0.8, 1.2}
+        await pilot.press("ctrl+l", "tab", "left")  # the focus says whose token
+        assert page.voices[1].turns[0].at == 11 and page.turns[-1].at is None
+        await pilot.press("i")
+        await until(pilot, lambda: page.query_one(tui.Inside).found)
+        await pilot.press("ctrl+r")  # both again
+        await until(pilot, lambda: page.voices[1].count >= 2 and page.count == 3 and not page.busy)
+        assert [len(voice.turns[-1].versions) for voice in page.voices] == [2, 2]
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: list((root / "mine").glob("chat-*.json")))
+        saved = json.loads(next((root / "mine").glob("chat-*.json")).read_text())["turns"]
+        assert [turn["settings"]["temperature"] for turn in saved] == [0.8, 0.8, 1.2]
+        process = page.voices[1].talk.process
+        await pilot.press("f6")
+        await until(pilot, lambda: len(page.voices) == 1 and process.poll() is not None)
+        assert page.query_one(tui.Prompt).has_focus
+
+    drive(tui.Tui(root, gpt=fake), script, size)
+
+
+def test_answers_are_kept_and_stepped_through(root, fake):
+    make_run(root / "mine")
+
+    async def script(pilot):
+        await talking_a_little(pilot)
+        page = pilot.app.page
+        first = page.turns[0]
+        assert not shows(pilot, "1/")
+        for count in 2, 3:
+            await pilot.press("ctrl+r")
+            await quiet(pilot, count)
+        await sees(pilot, "3/3 (v) · 12 tokens")
+        assert len(page.turns) == 1
+        await pilot.press("escape", "v")
+        await sees(pilot, "1/3 (v) · 12 tokens")
+        assert page.turns == [first]
+        await pilot.press("V", "V")
+        await sees(pilot, "2/3")
+        await pilot.press("e", "!", "enter")  # another question: the answers to the old one go
+        await quiet(pilot, 4)
+        await until(pilot, lambda: len(page.query(tui.Turn)) == 1)
+        assert page.turns[0].shown == "Once!" and not shows(pilot, "1/1")
 
     drive(tui.Tui(root, gpt=fake), script)
 
@@ -1409,3 +1773,180 @@ def test_in_a_real_terminal(root, fake):
         seen("left 0")
     finally:
         tmux("kill-server")
+
+
+# ---- figures: how fast it is, in a terminal of its own ------------------------------------------------------
+
+SIZE = 140, 40  # columns and rows
+
+
+class Terminal:
+    "tui.py in a terminal of its own: keys in, and how long it takes until a text stands there."
+
+    def __init__(self, folder, *words):
+        self.pid, self.master = pty.fork()
+        if self.pid == 0:
+            os.chdir(folder)
+            os.environ.update(TERM="xterm-256color", COLORTERM="truecolor", COLUMNS="", LINES="")
+            for name in ("COLUMNS", "LINES", "NO_COLOR"):
+                os.environ.pop(name, None)
+            os.execv(sys.executable, [sys.executable, *words])
+        columns, rows = SIZE
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self.started = time.perf_counter()
+
+    def press(self, keys):
+        os.write(self.master, keys.encode())
+
+    def drain(self):
+        "What was written so far is not looked at."
+        while select.select([self.master], [], [], 0)[0]:
+            os.read(self.master, 1 << 16)
+
+    def until(self, *texts, seconds=30):
+        "-> the time at which all of these were written"
+        seen = b""
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            if select.select([self.master], [], [], 0.05)[0]:
+                seen += os.read(self.master, 1 << 16)
+                if all(text.encode() in seen for text in texts):
+                    return time.perf_counter()
+        raise SystemExit(f"{texts} did not come within {seconds} s, but {seen[-500:]!r}")
+
+    def milliseconds(self, keys, text):
+        "From a key to the text that it brings."
+        self.drain()
+        start = time.perf_counter()
+        self.press(keys)
+        return 1e3 * (self.until(text) - start)
+
+    def megabytes(self):
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+
+    def close(self):
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self.master)
+
+
+def spread(what, values, form="{:.0f} ms"):
+    values = sorted(values)
+    parts = {
+        "n": str(len(values)),
+        "p50": form.format(values[len(values) // 2]),
+        "p95": form.format(values[min(len(values) - 1, int(0.95 * len(values)))]),
+        "max": form.format(values[-1]),
+    }
+    print(f"{what:52}", "  ".join(f"{name} {text}" for name, text in parts.items()), flush=True)
+
+
+def house_with_a_fake_trainer(place):
+    "tui.py in a folder in which gpt.py is the one that these tests have."
+    for name in ("tui.py", "runs.py", "presets.json"):
+        shutil.copy(HERE / name, place)
+    head = f"REAL, LOG = {str(REAL)!r}, {os.devnull!r}\n"
+    (place / "gpt.py").write_text(head + FAKE, encoding="utf-8")
+    return str(place / "tui.py")
+
+
+def keep_writing(folder, per_second, stop):
+    "A run that logs so many lines a second."
+    lines = lines_of(10**6, end="", most=10**6)
+    write_lines(folder, itertools.islice(lines, 100))
+    with open(folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+        for line in lines:
+            if stop.is_set():
+                return
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            time.sleep(1 / per_second)
+
+
+def start_figures(place, n):
+    paints = []
+    presets = []
+    for _ in range(n):
+        terminal = Terminal(place, str(HERE / "tui.py"))
+        paints.append(1e3 * (terminal.until("Train") - terminal.started))
+        presets.append(1e3 * (terminal.until("nano", "fits") - terminal.started))
+        terminal.close()
+    spread("shell to first paint (below 700)", paints)
+    spread("shell to presets that can be started (below 1000)", presets)
+
+
+def watch_figures(place, n, minutes):
+    folder = place / "runs/busy"
+    folder.mkdir(parents=True)
+    stop = threading.Event()
+    threading.Thread(target=keep_writing, args=(folder, 50, stop), daemon=True).start()
+    terminal = Terminal(place, house_with_a_fake_trainer(place), "runs/busy")
+    terminal.until("train, smoothed")
+    metrics = [*tui.Watch.METRICS[1:], "train, smoothed"]
+    took = []
+    for at in range(n):
+        took.append(terminal.milliseconds("v", metrics[at % len(metrics)]))
+        time.sleep(0.1 + at % 7 / 50)
+    spread("key to repaint, Watch at 50 lines/s (below 50)", took)
+    memory = [terminal.megabytes()]
+    for _ in range(int(minutes * 60)):
+        time.sleep(1)
+        terminal.drain()
+        memory.append(terminal.megabytes())
+    print(f"{'memory, watching':52} {memory[0]:.1f} MB, after {minutes:g} min {memory[-1]:.1f} MB")
+    stop.set()
+    terminal.close()
+
+
+def chat_figures(place, n):
+    make_run(place / "runs/mine")
+    settings = {"sampling": {"max_new_tokens": "2000"}}
+    (place / "runs/.tui.json").write_text(json.dumps(settings))
+    took = []
+    while len(took) < n:
+        terminal = Terminal(place, house_with_a_fake_trainer(place), "runs/mine")
+        terminal.until("done")
+        terminal.press("4")
+        terminal.until("best.pt", "begin a text", "0/64")
+        terminal.press("Once\r")
+        terminal.until("writing")
+        for letter in "QZX" * 10:  # no stream and no escape sequence has these
+            took.append(terminal.milliseconds(letter, letter))
+            time.sleep(0.15)
+        terminal.close()
+    spread("key to repaint, Chat at 200 tokens/s (below 50)", took[:n])
+
+
+def reading_figures(place, n):
+    folder = place / "runs/long"
+    folder.mkdir(parents=True)
+    write_lines(folder, lines_of(714_280, most=714_280))
+    count = len((folder / "metrics.jsonl").read_text().splitlines())
+    took = []
+    for _ in range(n):
+        terminal = Terminal(place, str(HERE / "tui.py"), "runs/long")
+        took.append(terminal.until("done", "714,280") - terminal.started)
+        terminal.close()
+    spread(f"{count:,} lines of metrics read (below 1.2)", took, "{:.2f} s")
+
+
+def figures(words):
+    parser = argparse.ArgumentParser(description="How fast tui.py is here. Let nothing else run meanwhile.")
+    parser.add_argument("--figures", type=int, nargs="?", const=100, help="how many times each [100]")
+    parser.add_argument("--minutes", type=float, default=1, help="how long memory is watched [1]")
+    asked = parser.parse_args(words)
+    n = asked.figures or 100
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; terminal {SIZE[0]}x{SIZE[1]}")
+    for measure in (
+        lambda place: start_figures(place, n),
+        lambda place: watch_figures(place, n, asked.minutes),
+        lambda place: chat_figures(place, n),
+        lambda place: reading_figures(place, n),
+    ):
+        with tempfile.TemporaryDirectory() as place:
+            measure(Path(place))
+
+
+if __name__ == "__main__":
+    figures(sys.argv[1:])

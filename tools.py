@@ -1,21 +1,23 @@
 """tools.py: what one does with runs and machines. gpt.py, beside it, has the command line:
 
     python gpt.py presets                     the recipes: shape, weights, memory, whether they fit here
+    python gpt.py plan --gpu h100 --gpus 8    on cards that are not here: memory, traffic, hours, cost
     python gpt.py runs --sort best            what was trained here
     python gpt.py plot RUN RUN --out loss.pdf
     python gpt.py eval --data other.txt       loss, perplexity and bits per byte on a whole split
     python gpt.py chat                        talk to a model; --jsonl: the same for programs
     python gpt.py serve                       a model behind the OpenAI API, and a page (in serve.py)
     python gpt.py bench --preset tiny         speed and memory on this machine
-    python gpt.py export --to hf --out DIR    leave for transformers or llama.cpp (in convert.py)
+    python gpt.py export --to hf --out DIR    leave for transformers, llama.cpp or a Space (convert.py)
 
 Training reaches for this file, too, where it is there: for the live display, for trackers, to notice threads
 that wait for each other, and for how well a machine is used.
 
-presets, runs and plot answer before torch could be imported. They see only the upper half of gpt.py, so what
-stands below its `import torch` (gpt.load, gpt.mean_loss, gpt.torch ...) is named inside of functions only.
+presets, plan, runs and plot answer before torch could be imported. They see only the upper half of gpt.py, so
+what stands below its `import torch` (gpt.load, gpt.mean_loss, gpt.torch ...) is named inside of functions.
 """
 import contextlib
+import glob
 import importlib.util
 import json
 import math
@@ -30,6 +32,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from dataclasses import dataclass
@@ -87,18 +90,79 @@ def count_parameters(m):
     last_norm = (1 + m.bias) * m.n_embd
     return tables + m.n_layer * block + last_norm
 
-def training_memory(m, t, device):
-    "Bytes, about: what stays (weights, gradients, optimizer, 16-bit copies), and what a micro-batch leaves."
+def flops_per_token(m):
+    "In training: for each weight 2 forward and 4 backward, and the same for the products between tokens."
+    multiplied = count_parameters(m) - m.block_size * m.n_embd  # no product with the positions
+    return 6 * multiplied + 12 * m.n_layer * m.n_embd * m.block_size
+
+def matrix_weights(m):
+    "The weights in the blocks' matrices, which Muon trains."
+    return 12 * m.n_layer * m.n_embd ** 2
+
+def memory_parts(m, t, device):
+    """Bytes, about, when most are held: the loss of a micro-batch was just computed, and the gradients of the
+    one before it are there. Without torch.compile, which needs less."""
     weights = count_parameters(m)
-    stays = 18 * weights + 3e8
-    if t.optimizer == "muon":                                 # for a matrix one number a weight, not two
-        stays -= 4 * 12 * m.n_layer * m.n_embd ** 2
-    scores = 0
-    if device == "cpu":                                       # GPUs don't store these
-        scores = 6 * m.n_head * m.block_size
-    token = m.n_layer * (40 * m.n_embd + scores) + 14 * m.vocab_size
+    moments = 8 * weights                                     # AdamW: two numbers for each weight
+    if t.optimizer == "muon":
+        moments -= 4 * matrix_weights(m)                      # Muon: one
+    # Numbers that the backward pass needs, by token and block. On GPUs: 36 bytes a channel, of which 4 are
+    # the residual stream twice, and the others what the four products read, in 16 bits; 2 masks for dropout.
+    block = 36 * m.n_embd
+    if t.dropout:
+        block += 2 * m.n_embd
+    if device == "cpu":                                       # which also stores how tokens weigh each other
+        block = 40 * m.n_embd + 6 * m.n_head * m.block_size
+    # The logits in 16 bits, in 32 bits, as log-probabilities, and their gradient.
+    token = m.n_layer * block + 14 * m.vocab_size
     rows = t.micro_batch or t.batch_size
-    return int(stays + rows * m.block_size * token)
+    return {"weights": 4 * weights, "gradients": 4 * weights, "optimizers": moments,
+            "16-bit copies": 2 * weights, "micro-batch": rows * m.block_size * token, "torch": int(3e8)}
+
+def training_memory(m, t, device):
+    "Bytes, about, that training needs at a time."
+    return sum(memory_parts(m, t, device).values())
+
+@dataclass
+class GPU:
+    "What the maker of a card promises."
+    name: str
+    tflops: float                                             # dense products of 16-bit numbers
+    memory: int                                               # GB; where there are several kinds, the largest
+    link: float                                               # GB/s each way to the other cards of a host
+    by: str                                                   # what that link is
+
+GPUS = [
+    GPU("B200", 2250, 180, 900, "NVLink 5"),
+    GPU("H200", 989, 141, 450, "NVLink 4"),
+    GPU("H100", 989, 80, 450, "NVLink 4"),
+    GPU("H100 NVL", 835, 94, 64, "PCIe 5"),
+    GPU("H100 PCIe", 756, 80, 64, "PCIe 5"),
+    GPU("A100", 312, 80, 300, "NVLink 3"),
+    GPU("A100 PCIe", 312, 80, 32, "PCIe 4"),
+    GPU("V100", 125, 32, 150, "NVLink 2"),
+    GPU("V100 PCIe", 112, 32, 16, "PCIe 3"),
+    GPU("L40S", 362, 48, 32, "PCIe 4"),
+    GPU("L40", 181, 48, 32, "PCIe 4"),
+    GPU("L4", 121, 24, 32, "PCIe 4"),
+    GPU("A10", 125, 24, 32, "PCIe 4"),
+    GPU("A10G", 70, 24, 32, "PCIe 4"),
+    GPU("T4", 65, 16, 16, "PCIe 3"),
+    # These send to each other through the memory of the host, and so over PCIe twice.
+    GPU("RTX 5090", 209, 32, 32, "PCIe 5"),
+    GPU("RTX 4090", 165, 24, 16, "PCIe 4"),
+    GPU("RTX 3090", 71, 24, 16, "PCIe 4"),
+]
+
+def gpu_named(name):
+    """The card that its driver calls so, such as NVIDIA A100-SXM4-80GB, or None: a laptop's, a part of a card
+    and one with another letter compute at another speed."""
+    words = re.split(r"[ -]+", name.lower())
+    words = [word for word in words if not re.fullmatch(r"nvidia|tesla|geforce|sxm\d|\d+gb|hbm\w+", word)]
+    for gpu in GPUS:
+        if gpu.name.lower().split() == words:
+            return gpu
+    return None
 
 def nvidia_gpus():
     "NVIDIA's GPUs, as their driver's own command lists them. No such command: no such GPU."
@@ -130,11 +194,21 @@ def expand(presets, name, level, asked):
     shape.vocab_size = config.vocab_size or TYPICAL_VOCABULARY[level]
     return shape, config
 
+CORE_SPEED = 60e9                                             # FLOP/s of a CPU's core in training, about
+
+def usual_speed(device):
+    "FLOP/s that go into a model in training, about; None for a device that is not known."
+    if device["device"] == "cpu":
+        return CORE_SPEED * (os.cpu_count() or 1)
+    gpu = gpu_named(device["name"])
+    return 0.4e12 * gpu.tflops if gpu else None
+
 def cost(shape, config, device):
     "What training takes, and whether a device has it. One that does not say its memory is believed to."
     memory = training_memory(shape, config, device["device"])
     room = device["memory"] or math.inf
-    return {"parameters": count_parameters(shape), "memory": memory, "fits": memory < 0.9 * room}
+    return {"parameters": count_parameters(shape), "memory": memory, "fits": memory < 0.9 * room,
+            "flops_per_token": flops_per_token(shape), "usual_flops_per_s": usual_speed(device)}
 
 def described(part):
     "The knobs of a configuration, for programs."
@@ -152,6 +226,7 @@ def presets_command(asked):
     if "level" in asked:
         only = gpt.convert(gpt.KNOBS["level"], asked["level"])
     devices = machine()
+    no_gpu = devices[0]["device"] == "cpu"
     found = {}
     table = []
     for name in names:
@@ -163,17 +238,196 @@ def presets_command(asked):
             expected = (presets[name].get(level) or {}).get("expect", "")
             found[name][level] = {**vars(shape), **vars(config), **costs, "expect": expected}
             if level == (only or own_level):
-                fits = "yes" if costs["fits"] else "no"
+                needs = [gpt.short(costs["memory"]) + "B"]
+                if no_gpu:                                    # which would need less
+                    needs.append(gpt.short(training_memory(shape, config, "cuda")) + "B")
                 table.append([name, f"{shape.n_layer}/{shape.n_head}/{shape.n_embd}", shape.block_size, level,
-                              gpt.short(costs["parameters"]), gpt.short(costs["memory"]) + "B", fits,
+                              gpt.short(costs["parameters"]), *needs, "yes" if costs["fits"] else "no",
                               found[name]["about"]])
     if asked.get("json"):
         fields = [*described(gpt.ModelConfig), *described(gpt.TrainConfig)]
-        print(json.dumps({"presets": found, "fields": fields, "devices": devices}))
+        answer = {"presets": found, "fields": fields, "devices": devices}
+        if "data" in asked:
+            answer["data"] = about_data(asked["data"], config)
+        print(json.dumps(answer))
     else:
-        print_table("preset layers/heads/width context level weights memory fits what", table)
+        needs = "memory on-a-GPU" if no_gpu else "memory"
+        print_table(f"preset layers/heads/width context level weights {needs} fits what", table)
         print(f"\nmemory: to train, about; fits: on {devices[0]['name']}. "
               "Next: python gpt.py train --preset laptop")
+
+# ---- plan: how long and how much, on machines that are not here --------------------------------------------
+
+@dataclass
+class PlanConfig:
+    "the machines, and what they cost"
+    gpu: str = gpt.knob("a100", "the card: b200, h200, h100, a100, v100, l40s, t4, rtx-4090 and so on")
+    gpus: int = gpt.knob(8, "how many of them", "1 <= gpus <= 1e5")
+    gpus_per_host: int = gpt.knob(8, "so many share a host and its links", "gpus_per_host >= 1")
+    network: float = gpt.knob(100.0, "of a host to the others, in Gbit/s", "1e-3 <= network <= 1e6")
+    mfu: float = gpt.knob(0.4, "the part of a card's peak that computes the model. Published: nanoGPT 0.29, "
+                          "llm.c 0.6 on A100s, llm.c and nanochat 0.5 on H100s", "0.001 <= mfu <= 1")
+    price: float = gpt.knob(0.0, "of one card for an hour, in dollars; 0: not told", "0 <= price <= 1e6")
+
+PLANNED = ("preset", "presets", "level", "vocab_size", "batch_size", "micro_batch", "max_iters", "optimizer",
+           "dropout")                                         # knobs of training on which a plan depends
+LINK_USED = 0.75                                              # all_reduce gets about so much of a link
+LINKS = {"NVLink-4": 450, "NVLink-3": 300, "PCIe-5": 64, "PCIe-4": 32, "PCIe-3": 16,  # GB/s each way
+         "400-Gbit/s": 50, "100-Gbit/s": 12.5, "25-Gbit/s": 3.125, "10-Gbit/s": 1.25}
+
+def muon_flops(m):
+    """In a step: five rounds of Newton-Schulz. A round costs a matrix of a rows and b >= a columns
+    4 a a b + 2 a a a. A block has four of C x C, with q, k and v apart, and two of C x 4 C."""
+    return 300 * m.n_layer * m.n_embd ** 3
+
+def plan(m, t, gpu, gpus, gigabytes, mfu):
+    """What a step costs on so many cards, whose slowest link moves so many gigabytes a second each way.
+    Seconds and bytes of the card that has most to do; the others wait for it."""
+    speed = mfu * 1e12 * gpu.tflops                           # FLOP/s of one card
+    share = math.ceil(t.batch_size / gpus)                    # its rows of the batch
+    rows = min(t.micro_batch or share, share)
+    last_rows = share - rows * (math.ceil(share / rows) - 1)  # of the last micro-batch
+    row_s = m.block_size * flops_per_token(m) / speed
+    compute_s = share * row_s
+
+    # all_reduce in a ring: each number goes around twice, to be summed and to be told, and each time a card
+    # sends all but its own part to the next one. The slowest link sets the pace.
+    bandwidth = LINK_USED * 1e9 * gigabytes
+    others = (gpus - 1) / gpus
+    weights = count_parameters(m)
+    sent = 2 * others * 4 * weights                           # bytes: gradients have 32 bits
+    send_s = sent / bandwidth
+    # It begins in the last micro-batch's backward pass, two thirds of its time, and hides behind that. But
+    # the embeddings' gradient is complete at its very end: to send that, all wait.
+    backward_s = 2 / 3 * last_rows * row_s
+    embeddings = (m.vocab_size + m.block_size) * m.n_embd / weights  # their part of it
+    wait_s = max(send_s - backward_s, embeddings * send_s)
+
+    muon_s = 0.0
+    if t.optimizer == "muon":                                 # each card has a part of the layers, and sends
+        layers = math.ceil(m.n_layer / gpus)                  # all others what comes out, in 16 bits
+        muon_s = muon_flops(m) / m.n_layer * layers / speed
+        muon_s += others * 2 * matrix_weights(m) / bandwidth
+    step_s = compute_s + wait_s + muon_s
+    tokens_per_s = t.batch_size * m.block_size / step_s
+    hours = t.max_iters * step_s / 3600
+    return {"gpus": gpus, "gigabytes_per_s": gigabytes, "rows": share, "micro_batch": rows,
+            "flops_per_token": flops_per_token(m), "muon_flops": muon_flops(m), "compute_s": compute_s,
+            "sent_bytes": sent, "send_s": send_s, "backward_s": backward_s, "wait_s": wait_s,
+            "muon_s": muon_s, "step_s": step_s, "tokens_per_s": tokens_per_s,
+            "mfu": tokens_per_s * flops_per_token(m) / (1e12 * gpu.tflops * gpus),
+            "hours": hours, "gpu_hours": gpus * hours,
+            # so fast a link would have to be, lest more than the embeddings be waited for
+            "hides_from_gigabytes_per_s": (1 - embeddings) * sent / backward_s / LINK_USED / 1e9}
+
+def card_asked_for(name):
+    "b200, rtx-4090, h100 pcie ... -> its GPU"
+    cards = {gpu.name.lower().replace(" ", "-"): gpu for gpu in GPUS}
+    name = name.lower().replace(" ", "-").replace("_", "-")
+    gpt.check_known([name], cards, "--gpu")
+    return cards[name]
+
+def seconds_said(s):
+    return f"{s:.3g} s" if s >= 1 else f"{1e3 * s:.3g} ms"
+
+def hours_said(hours):
+    if hours >= 48:
+        return f"{hours / 24:.1f} days"
+    return f"{hours:.1f} hours" if hours >= 2 else f"{60 * hours:.1f} minutes"
+
+def plan_command(asked):
+    "A training on machines that are not here: memory, speed, traffic, hours and money, by arithmetic."
+    o = gpt.fill(PlanConfig, asked)
+    gpu = card_asked_for(o.gpu)
+    presets = gpt.load_presets(asked.get("presets"))
+    name = asked.get("preset", "gpt2")
+    level = gpt.recipe(presets, name)["level"]
+    if "level" in asked:
+        level = gpt.convert(gpt.KNOBS["level"], asked["level"])
+    m, t = expand(presets, name, level, asked)
+    gpt.expect(t.max_iters, f"preset {name} ends by the clock, not by steps: give --max_iters")
+    gpt.expect(t.batch_size >= o.gpus, f"--gpus {o.gpus}: a batch has {t.batch_size} sequences, one for each "
+               f"at least: give --batch_size {o.gpus} or fewer --gpus")
+
+    def on(gpus, gigabytes=None):
+        "The plan for so many cards, joined by what they have or by a link of another speed."
+        own = gpu.link
+        if gpus > o.gpus_per_host:
+            own = min(own, o.network / 8)                     # once around, the ring uses each network once
+        return plan(m, t, gpu, gpus, gigabytes or own, o.mfu)
+
+    with gpt.explain("too large to be counted", OverflowError):
+        p = on(o.gpus)
+    t.micro_batch = p["micro_batch"]
+    p |= {"preset": name, "level": level, "gpu": vars(gpu), "parameters": count_parameters(m),
+          "tokens": t.max_iters * t.batch_size * m.block_size, "memory": memory_parts(m, t, "cuda"),
+          "cost": p["gpu_hours"] * o.price or None}
+    if asked.get("json"):
+        print(json.dumps(p))
+        return
+    print_plan(m, t, o, gpu, p)
+    print_launch(o, asked, name)
+    fewer = [2 ** i for i in range(17) if 2 ** i < o.gpus]
+    print_table("cards GB/s tokens/s MFU waits time card-hours cost",
+                [plan_row(gpus, on(gpus), o.price) for gpus in [*fewer, o.gpus]])
+    if o.gpus > 1:
+        print(f"\nThe same {o.gpus} cards, if the slowest link between them were another:\n")
+        print_table("link GB/s tokens/s MFU waits time card-hours cost",
+                    [plan_row(link, on(o.gpus, speed), o.price) for link, speed in LINKS.items()])
+    print("\nwaits: the part of a step in which a card does not compute the model. Left out:\n"
+          "evaluations, compiling, failures, and that few sequences at a time lower MFU.")
+
+def plan_row(title, p, price):
+    speed = f"{p['gigabytes_per_s']:g}" if p["gpus"] > 1 else None
+    waits = 1 - p["compute_s"] / p["step_s"]
+    cost = f"${p['gpu_hours'] * price:,.0f}" if price else None
+    return [title, speed, f"{p['tokens_per_s']:,.0f}", f"{p['mfu']:.0%}", f"{waits:.0%}",
+            hours_said(p["hours"]), f"{p['gpu_hours']:,.1f}", cost]
+
+def print_plan(m, t, o, gpu, p):
+    "What goes into a plan, in words."
+    def say(title, text):
+        print(textwrap.fill(text, 80, initial_indent=f"{title:11}", subsequent_indent=11 * " "))
+
+    say("model", f"{p['preset']}, {p['level']}: {gpt.short(p['parameters'])} weights; {t.max_iters:,} steps "
+        f"of {t.batch_size} x {m.block_size:,} tokens, {gpt.short(p['tokens'])} in all")
+    hosts = math.ceil(o.gpus / o.gpus_per_host)
+    outside = f", {o.network:g} Gbit/s between {hosts} hosts" if hosts > 1 else ""
+    say("cards", f"{o.gpus} x {gpu.name}, {gpu.tflops:g} TFLOP/s and {gpu.memory} GB each; {gpu.by}, "
+        f"{gpu.link:g} GB/s, inside of a host{outside}")
+    needs = sum(p["memory"].values())
+    parts = ", ".join(f"{what} {size / 1e9:.2f}" for what, size in p["memory"].items())
+    too_much = needs > 0.95e9 * gpu.memory
+    advice = " Too much: take a smaller --micro_batch or a larger card." if too_much else ""
+    say("memory", f"{needs / 1e9:.1f} GB on each card: {parts}.{advice}")
+    say("compute", f"{flops_per_token(m) / 1e9:.3g} GFLOP a token. At {o.mfu:.0%} of its peak a card takes "
+        f"{seconds_said(p['compute_s'])} a step for {p['rows']} of {t.batch_size} sequences, "
+        f"{p['micro_batch']} at a time")
+    if t.optimizer == "muon":
+        say("Muon", f"{muon_flops(m) / 1e12:.3g} TFLOP a step, shared out, then gathered: "
+            f"{seconds_said(p['muon_s'])}")
+    if o.gpus > 1:
+        say("gradients", f"{p['sent_bytes'] / 1e9:.3g} GB a step from each card to the next: "
+            f"{seconds_said(p['send_s'])} at {LINK_USED:.0%} of {p['gigabytes_per_s']:g} GB/s. The backward "
+            f"pass hides {seconds_said(p['backward_s'])}, a card waits for {seconds_said(p['wait_s'])}. "
+            f"From {p['hides_from_gigabytes_per_s']:.3g} GB/s on it waits for the embeddings' alone")
+
+def print_launch(o, asked, preset):
+    "The command for it: on several hosts the same line on each; HOST is the name of the first."
+    hosts = math.ceil(o.gpus / o.gpus_per_host)
+    words = [f"torchrun --nproc_per_node={min(o.gpus, o.gpus_per_host)}"]
+    if hosts > 1:
+        words += [f"--nnodes={hosts}", "--rdzv_backend=c10d", "--rdzv_endpoint=HOST:29400"]
+    words.append(f"gpt.py train --preset {shlex.quote(preset)}")
+    changed = {flag: value for flag, value in asked.items() if flag in gpt.KNOBS and flag != "preset"}
+    words += [f"--{flag} {shlex.quote(str(value))}" for flag, value in changed.items()]
+    lines = [words[0]]
+    for word in words[1:]:
+        if len(f"{lines[-1]} {word} \\") > 80:
+            lines.append(f"  {word}")
+        else:
+            lines[-1] += f" {word}"
+    print("\n" + " \\\n".join(lines) + "\n")
 
 # ---- runs and plot: what runs.py reads, as a table and as a picture ----------------------------------------
 
@@ -362,9 +616,55 @@ def listeners(run):
     found = [ThreadCheck(run)]
     if run.config.tracker != "none":
         found.append(Tracker(run.config.tracker, run.folder, run.settings))
+    if run.ranks.world_size > 1:
+        found.append(SilenceCheck(run))
     if can_draw():
         found.append(LiveDisplay())
     return found
+
+class SilenceCheck:
+    """Says when the other processes are not heard any more: a cable, a host that froze. The training itself
+    waits for them and can't say so; nor could it obey, so "stop" in the control file is obeyed here."""
+    PATIENCE = 60                                             # seconds
+    PAUSE = 5                                                 # between two looks
+
+    def __init__(self, run):
+        self.run = run
+        self.longest = 0.0                                    # silence that was none: an evaluation, say
+        self.closed = threading.Event()
+        self.thread = threading.Thread(target=self.watch, daemon=True)
+        self.thread.start()
+
+    def hear(self, kind, fields):
+        pass
+
+    def close(self):
+        self.closed.set()
+        self.thread.join()
+
+    def watch(self):
+        told = False
+        while not self.closed.wait(self.PAUSE):
+            silence = time.monotonic() - self.run.heard_at
+            if silence < max(self.PATIENCE, 3 * self.longest):
+                self.longest = max(self.longest, silence)
+                if told:
+                    self.run.warn("the other processes are heard again")
+                told = False
+                continue
+            if not told:
+                self.run.warn(f"no word from the other processes for {silence:.0f} s. When they are heard "
+                              f"again the run goes on; to end it: echo stop > {self.run.folder / 'control'}")
+            told = True
+            if gpt.CONTROL_WORDS[gpt.read_control(self.run.folder)] == "stop":
+                self.end()
+
+    def end(self):
+        "From the last checkpoint on it can go on. Nothing but the process's end frees the thread that waits."
+        step = self.run.progress.step
+        self.run.log("end", step=step, reason="error", message="the other processes are gone")
+        self.run.log.say("stopped, without the other processes: --resume goes on from the last checkpoint")
+        os._exit(1)
 
 def block_time(run, threads):
     "Milliseconds for a forward and a backward pass through one block: most of what training does."
@@ -396,22 +696,13 @@ def threads_that_wait(run):
             "use the cores. Ctrl-C saves and stops; then type: "
             f"python gpt.py train --resume {folder} --threads 1")
 
-PEAKS = {"B200": 2250, "H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L40S": 362, "L4": 121,
-         "A10G": 70, "A10": 125, "T4": 65, "V100": 125, "RTX 5090": 209, "RTX 4090": 165, "RTX 3090": 71}
-
 def peak_flops(device, dtype):
     "What the maker promises for dense 16-bit products, or None: rather no figure than a wrong one."
     if device.type == "cuda" and dtype != gpt.torch.float32:
-        for name in sorted(PEAKS, key=len, reverse=True):     # H100 PCIe before H100
-            if name in gpt.torch.cuda.get_device_name(device):
-                return 1e12 * PEAKS[name]
+        gpu = gpu_named(gpt.torch.cuda.get_device_name(device))
+        if gpu:
+            return 1e12 * gpu.tflops
     return None
-
-def flops_per_token(model):
-    "In training: for each weight 2 forward and 4 backward, and the same for the products between tokens."
-    c = model.config
-    multiplied = gpt.num_parameters(model) - model.wpe.weight.numel()
-    return 6 * multiplied + 12 * c.n_layer * c.n_embd * c.block_size
 
 def memory_used(device):
     "The most megabytes that were held at a time."
@@ -429,13 +720,98 @@ def use_of_machine(run, tokens_per_s):
     peak = peak_flops(run.device, run.dtype)
     mfu = None
     if peak:
-        mfu = tokens_per_s * flops_per_token(run.raw_model) / (peak * run.ranks.world_size)
+        mfu = tokens_per_s * flops_per_token(run.model_config) / (peak * run.ranks.world_size)
     return {"mfu": mfu, "memory_mb": memory_used(run.device)}
+
+# ---- a teacher: a large model teaches a small one ----------------------------------------------------------
+
+class Teacher:
+    """What earlier runs expect after each token: the mean of their probabilities. A model that learns from
+    this as well hears not only what came, but also what might have come. They read each batch anew:
+    expectations that were kept by place, from other contexts than the learner's, brought a third as much."""
+    def __init__(self, run):
+        self.run = run
+        self.models = [self.load(name) for name in run.config.teacher]
+        names = ", ".join(run.config.teacher)
+        run.log.say(f"teacher    {names}: has {run.config.teacher_share:.0%} of the loss")
+
+    def load(self, name):
+        checkpoint, path = gpt.open_checkpoint(name)
+        model, tokenizer = gpt.model_of(checkpoint, path)
+        same = tokenizer.state == self.run.corpus.tokenizer.state
+        gpt.expect(same, f"--teacher {name} has other tokens: train it with the same --data and --level")
+        ours, theirs = self.run.model_config.block_size, model.config.block_size
+        gpt.expect(theirs >= ours, f"--teacher {name} sees {theirs} tokens, this run {ours}: "
+                   f"--block_size {theirs} would fit")
+        return model.to(self.run.device).eval()
+
+    def __call__(self, inputs, targets):
+        """What was read and what came, (B, T) each -> how likely each token should have been, (B, T, V): a
+        share of it as the teachers expect, the rest on the token that came."""
+        share = self.run.config.teacher_share
+        with gpt.torch.no_grad(), self.run.autocast():
+            logits = [model(inputs) for model in self.models]
+        expected = sum(part.float().softmax(-1) for part in logits) / len(logits)
+        came = gpt.torch.full_like(expected[..., :1], 1 - share)
+        return (share * expected).scatter_add_(-1, targets[..., None], came)
+
+# ---- a text, before it is trained on -----------------------------------------------------------------------
+
+READ_TO_JUDGE = 2_000_000                                     # characters or tokens of it
+SHOWN_TOKENS = 500
+PACKED = (".jsonl", ".csv", ".parquet", ".gz", ".zst", ".bz2", ".xz", ".zip")  # what data.py unpacks
+
+def about_data(source, config):
+    "What --data names: how much it is, and how this level cuts it; or why that can't be said yet."
+    try:
+        return look_at_data(source, config)
+    except gpt.UserError as error:
+        return {"why": str(error)}
+
+def look_at_data(source, config):
+    own_bpe = config.vocab_size if config.level == "bpe" and config.vocab_size else ""
+    for folder in Path(source), Path("data") / f"{source}-{config.level}{own_bpe}":
+        if (folder / "meta.json").is_file():                  # data.py made it
+            corpus = gpt.open_folder(folder, config.level)
+            meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+            length = sum(int(meta[name]) for name in ("train_bytes", "val_bytes"))
+            tokens = len(corpus.train) + len(corpus.val)
+            return judged(corpus.tokenizer, corpus.train[:READ_TO_JUDGE], length, tokens, False)
+    gpt.expect(not own_bpe, "its own BPE is learned when training begins")
+    if source == "builtin":
+        text = gpt.read_text(source)
+        length = len(text.encode())
+    else:
+        files = [Path(path) for path in sorted(glob.glob(source))]
+        if Path(source).is_dir():
+            files = sorted(Path(source).rglob("*.txt"))
+        gpt.expect(files and files[0].is_file(), "it is not here yet: training begins with fetching it")
+        gpt.expect(files[0].suffix not in PACKED, "it is packed: it is read when training begins")
+        length = sum(path.stat().st_size for path in files)
+        with gpt.explain(f"{files[0]} can't be read", OSError):
+            with open(files[0], encoding="utf-8-sig", errors="replace") as file:
+                text = file.read(READ_TO_JUDGE)
+        gpt.expect(text.strip() and "\0" not in text, f"{files[0]} is empty, or no text")
+    tokenizer = gpt.TOKENIZERS[config.level].train(text, config)
+    ids = tokenizer.encode_to_numpy(text)
+    read = len(text.encode())
+    is_part = length > read + 3                               # a mark at the beginning has 3
+    return judged(tokenizer, ids, length, int(len(ids) * length / read) if is_part else len(ids), is_part)
+
+def judged(tokenizer, ids, length, tokens, is_part):
+    "is_part: whether only a part was read, so that the numbers are estimates."
+    unknown = 0.0
+    if tokenizer.unknown_id is not None:
+        unknown = float((np.asarray(ids) == tokenizer.unknown_id).mean())
+    decoder = tokenizer.decoder()
+    start = [[decoder.add(i), i] for i in np.asarray(ids[:SHOWN_TOKENS]).tolist()]
+    return {"bytes": length, "tokens": tokens, "is_part": is_part, "kinds": tokenizer.vocab_size,
+            "unknown": unknown, "unknown_id": tokenizer.unknown_id, "start": start}
 
 # ---- the X-ray: how likely was each token, and what else? --------------------------------------------------
 
 class Piece(str):
-    "The text of a token, with .prob and .alternatives."
+    "The text of a token, with .token, its id, .prob and .alternatives."
 
 def xray(lm, prompt, probs=3, **options):
     """Like lm.stream, but token by token, each with .prob, its probability for the model, and .alternatives:
@@ -446,12 +822,13 @@ def xray(lm, prompt, probs=3, **options):
     held = []                                                 # pieces whose text is not sure yet
     for text, i, logits in lm.tokens(prompt, options):
         piece = Piece(text)
-        piece.prob = None
+        piece.prob = piece.token = None
         piece.alternatives = []
         if i is not None:                                     # the last piece may be the rest of a character
             shares = logits.softmax(-1)
             likeliest = shares.topk(min(probs, len(shares)))
             piece.prob = float(shares[i])
+            piece.token = i
             for other, share in zip(likeliest.indices.tolist(), likeliest.values.tolist()):
                 piece.alternatives.append([lm.decoder_after([before]).add(other), share])
             before = i
@@ -486,6 +863,52 @@ def show_probs(lm, prompt, options):
     print()
     if table:
         print_table("token probability likeliest second third", table)
+
+# ---- inside: what each layer would have said, and where its heads looked -----------------------------------
+
+@dataclass
+class Layer:
+    "What a layer had come to after the last of the tokens that were read."
+    logits: object                                            # (V): if it were the last layer: the logit lens
+    attention: object                                         # (H, S): the share that a head took of a token
+
+def look_inside(lm, ids):
+    "The model reads these ids, at most block_size of them -> a Layer for each of its blocks."
+    model = getattr(lm.model, "_orig_mod", lm.model)          # where it is compiled no hook would be called
+    caught = {}
+
+    def catch(module, inputs, output):
+        caught[module] = output
+
+    watched = [module for block in model.h for module in (block, block.attn.c_attn)]
+    hooks = [module.register_forward_hook(catch) for module in watched]
+    layers = []
+    try:
+        with gpt.torch.inference_mode():
+            model(gpt.torch.tensor([ids], device=lm.device), last_only=True)
+            for block in model.h:
+                x = model.ln_f(caught[block][:, -1:])         # (1, 1, C)
+                logits = model.head(x)[0, 0].float()          # (V)
+                if lm.tokenizer.unknown_id is not None:
+                    logits[lm.tokenizer.unknown_id] = -math.inf  # as in sampling
+                layers.append(Layer(logits, last_attention(caught[block.attn.c_attn], block.attn.n_head)))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return layers
+
+def last_attention(heads, H):
+    "(1, S, 3 C), queries, keys and values -> (H, S): how the last query weighs the keys."
+    q, k, _ = heads[0].float().unflatten(-1, (3, H, -1)).permute(1, 2, 0, 3)  # (H, S, D) each
+    scores = q[:, -1:] @ k.mT / q.size(-1) ** 0.5             # (H, 1, S)
+    return scores.softmax(-1)[:, 0]
+
+def context_at(T, prompt, said):
+    "How many tokens a model saw after a prompt and part of an answer: gpt.generate's rolling context."
+    seen = min(T, prompt)
+    for _ in range(said):
+        seen = seen + 1 if seen < T else max(1, T // 2)
+    return seen
 
 # ---- chat: in the terminal, and for programs ---------------------------------------------------------------
 
@@ -583,8 +1006,32 @@ class XrayConfig:
     "what a request to chat --jsonl may ask for beside the sampling options"
     probs: int = gpt.knob(0, "with each token, what else was likely: so many", "probs >= 0")
 
+def whence(path):
+    "Of a checkpoint: the step it is from and, if that was its best one, the validation loss there."
+    try:
+        progress = gpt.torch.load(path, mmap=True, weights_only=True)["progress"]  # no weight is read
+        step, best = int(progress["step"]), float(progress["best_val_loss"])
+    except Exception:                                         # weights from elsewhere have no such thing
+        return {"step": None, "val_loss": None}
+    is_best = step == progress["best_step"] and math.isfinite(best)
+    return {"step": step, "val_loss": best if is_best else None}
+
 class JsonChat:
-    "Chat for programs: requests in, pieces out, lines of JSON. A stop is obeyed between two tokens."
+    """Chat for programs. Lines of JSON: in come requests, each with an "id" that all its answers carry,
+
+    {"id", "prompt", "probs": 5, ...}         go on with this text; beside it the options of sampling
+    {"id", "prompt", "inside": [7, 4, 9]}     look inside the last of these tokens, said after that prompt
+    {"stop": id}                              end an answer; obeyed between two tokens
+    {"load": RUN}                             another model
+
+    out go lines of a "kind":
+
+    ready    a model was loaded: model, level, block_size, precision, step and val_loss of its checkpoint
+    piece    of an answer: text; with probs: token, its prob, and alternatives, the likeliest [text, prob]
+    done     the answer is at its end: reason, tokens, tokens_per_s, context_used ...
+    inside   texts, the tokens that the model saw; layers, for each: says, the likeliest [text, prob] if it
+             were the last layer; prob, of the token that came; looks, for each head its share of each text
+    error    message"""
 
     def __init__(self, asked, options):
         self.asked, self.options = asked, options
@@ -599,7 +1046,7 @@ class JsonChat:
     def load(self, asked):
         lm = self.lm = gpt.load_asked(asked)
         self.tell("ready", model=str(lm.path), level=lm.tokenizer.state["level"],
-                  block_size=lm.config.block_size, precision=lm.precision)
+                  block_size=lm.config.block_size, precision=lm.precision, **whence(lm.path))
 
     def listen(self):
         "In a thread of its own, so that a stop is heard while the model talks, or even before."
@@ -628,6 +1075,8 @@ class JsonChat:
             try:
                 if "load" in request:
                     self.load({**self.asked, "run": [str(request["load"])]})
+                elif "inside" in request:
+                    self.look_inside(name, request)
                 else:
                     self.answer(name, request)
             except BrokenPipeError:
@@ -649,10 +1098,31 @@ class JsonChat:
         for piece in stream:
             if str(name) in self.stopped:
                 break
-            seen = {"prob": piece.prob, "alternatives": piece.alternatives} if probs else {}
-            self.tell("piece", id=name, text=piece, **seen)
+            self.tell("piece", id=name, text=piece, **vars(piece) if probs else {})
         stream.close()
         self.tell("done", id=name, **vars(self.lm.report))
+
+    def look_inside(self, name, request):
+        prompt, said = request.get("prompt"), request["inside"]
+        gpt.expect(isinstance(prompt, str), 'a request has a "prompt", a text')
+        vocabulary = range(self.lm.config.vocab_size)
+        fine = isinstance(said, list) and said and all(type(i) is int and i in vocabulary for i in said)
+        gpt.expect(fine, f'"inside" is a list of tokens, numbers below {len(vocabulary)}')
+        *before, token = said
+        ids = self.lm.encode(prompt)
+        seen = context_at(self.lm.config.block_size, len(ids), len(before))
+        ids = [*ids, *before][-seen:]
+        layers = []
+        for layer in look_inside(self.lm, ids):
+            shares = layer.logits.softmax(-1)
+            likeliest = shares.topk(min(3, len(shares)))
+            says = []
+            for i, share in zip(likeliest.indices.tolist(), likeliest.values.tolist()):
+                says.append([self.lm.decoder_after(ids[-1:]).add(i), share])
+            looks = layer.attention.mul(1e4).round().div(1e4).tolist()  # four digits: shorter lines
+            layers.append({"says": says, "prob": float(shares[token]), "looks": looks})
+        decoder = self.lm.tokenizer.decoder()
+        self.tell("inside", id=name, texts=[decoder.add(i) for i in ids], layers=layers)
 
 def chat_command(asked):
     options = {name: asked[name] for name in gpt.knobs(gpt.SampleConfig) if name in asked}
@@ -835,7 +1305,7 @@ def measure(name, config, asked, hf):
     sampled = new * 1e3 / median_ms(lambda: lm.sample(max_new_tokens=new), 1000)
     by_speed = sorted(run.rows, key=lambda row: row.speed)
     row = by_speed[len(by_speed) // 2]
-    flops = row.speed * flops_per_token(lm.model)
+    flops = row.speed * flops_per_token(lm.config)
     read = sampled * sum(w.nbytes for w in lm.model.parameters())  # bytes: each token reads all weights
     mfu = "-" if row.mfu is None else f"{row.mfu:.0%}"
     memory = "-" if row.memory is None else f"{row.memory:,.0f} MB"
@@ -909,6 +1379,11 @@ def add_flags(command, parser):
         parser.add_knobs(gpt.ModelConfig.__doc__, gpt.knobs(gpt.ModelConfig))
         parser.add_knobs(gpt.TrainConfig.__doc__, gpt.knobs(gpt.TrainConfig))
         add_switch("json", "for programs")
+    elif command == "plan":
+        parser.add_knobs(PlanConfig.__doc__, gpt.knobs(PlanConfig))
+        parser.add_knobs("what is trained", shared(*PLANNED))
+        parser.add_knobs(gpt.ModelConfig.__doc__, gpt.knobs(gpt.ModelConfig))
+        add_switch("json", "for programs")
     elif command == "runs":
         parser.add(parser, "sort", "the column to sort by [when]", metavar="|".join(RUN_COLUMNS))
         add_switch("json", "for programs")
@@ -937,6 +1412,7 @@ def add_flags(command, parser):
 
 COMMANDS = {
     "presets": presets_command,
+    "plan": plan_command,
     "runs": runs_command,
     "plot": plot_command,
     "eval": eval_command,

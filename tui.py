@@ -13,7 +13,10 @@ import argparse
 import asyncio
 import bisect
 import contextlib
+import csv
 import gc
+import html
+import io
 import itertools
 import json
 import math
@@ -30,11 +33,12 @@ from functools import partial
 from pathlib import Path
 
 from runs import (
-    LIVE, Run, ago, clean, clock, find_runs, fixed, loss_points, number, plain_file, short, size, smooth,
-    val_points,
+    AXES, LIVE, METRICS, Run, ago, along, clean, clock, differing, find_runs, fixed, in_words, loss_points,
+    number, plain_file, short, size, smooth, val_points,
 )
 
 try:
+    from rich.cells import cell_len
     from rich.segment import Segment, Segments
     from rich.text import Text
     from textual import on, work
@@ -165,6 +169,14 @@ class Words(Static):
             self.parts = parts
             self.renew(bits(*parts))
 
+    def row_of(self, key, value):
+        "The first row with text that has this in its style's meta."
+        for y in range(self.size.height):
+            for segment in self.render_line(y):
+                if segment.style and segment.style.meta.get(key) == value:
+                    return y
+        return 0
+
     def renew(self, shown):
         self.update(shown, layout=False)
         self.fit()
@@ -179,7 +191,8 @@ class Words(Static):
 
 # ---- the chart ---------------------------------------------------------------------------------------------
 
-Curve = namedtuple("Curve", "name style points look", defaults=["line"])  # look: line, band or marks
+# look: line, strong (thicker), band or marks; style: a name of Chart's, or "0" to "5", a run's among others
+Curve = namedtuple("Curve", "name style points look", defaults=["line"])
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # of a braille character, by row and column
 BRAILLE = "utf" in (sys.stdout.encoding or "").lower() and os.environ.get("TERM") != "linux"
 ENOUGH_POINTS = 10                               # of a curve, from which its start may leave the picture
@@ -315,6 +328,7 @@ class Chart(Widget, can_focus=True):
     STYLES = "label", "grid", "raw", "train", "val", "best", *"012345"
     COMPONENT_CLASSES = {f"chart--{name}" for name in STYLES}
     LEFT = 6                                     # columns for the numbers at the axis
+    SIGNS = {"line": "━", "strong": "━", "marks": "●", "band": "▒"}  # of a curve's look
     BINDINGS = [
         hidden("plus,equals_sign", "zoom(0.5)", "Zoom in"),
         hidden("minus", "zoom(2)", "Zoom out"),
@@ -333,11 +347,15 @@ class Chart(Widget, can_focus=True):
         super().__init__(**more)
         self.curves = []
         self.best = None                         # the point with the star
+        self.unit = ""                           # of the x axis
         self.empty = empty                       # what is said where there are no points
 
-    def plot(self, curves, best=None):
+    def plot(self, curves, best=None, unit=""):
         self.curves = [curve for curve in curves if curve.points]
         self.best = best
+        if unit != self.unit:
+            self.unit = unit
+            self.action_reset()
         self.refresh()
 
     # what is seen
@@ -435,8 +453,8 @@ class Chart(Widget, can_focus=True):
         curves = [curve._replace(points=self.scaled(curve.points)) for curve in self.curves]
         frame = self.frame(curves, width, height)
         canvas = Canvas(width, height)
-        for index, curve in enumerate(curves):
-            self.draw(canvas, frame, curve, LETTERS[index % 6], styles[curve.style])
+        for curve in curves:
+            self.draw(canvas, frame, curve, styles[curve.style])
         if self.best:
             for x, y in self.scaled([self.best]):
                 canvas.mark(frame.across(x), frame.down(y), "★", styles["best"])
@@ -471,7 +489,7 @@ class Chart(Widget, can_focus=True):
             return None
         return ys[0], ys[min(len(ys) - 1, int(len(ys) * 0.99))]
 
-    def draw(self, canvas, frame, curve, letter, style):
+    def draw(self, canvas, frame, curve, style):
         seen = [p for p in curve.points if frame.x0 <= p[0] <= frame.x1]
         if curve.look == "marks":
             for point in seen:
@@ -487,11 +505,14 @@ class Chart(Widget, can_focus=True):
                 low, high = point[2:]
                 for y in range(frame.down(high), frame.down(low) + 1):
                     canvas.dot(here[0], y, style)
-            canvas.line(before or here, here, style)
+            start = before or here
+            canvas.line(start, here, style)
+            if curve.look == "strong":           # twice as thick
+                canvas.line((start[0], start[1] + 1), (here[0], here[1] + 1), style)
             before = here
         if seen and curve.style.isdigit():       # tells curves apart without colour
             x, y = seen[-1][:2]
-            canvas.mark(frame.across(x), frame.down(y), letter, style)
+            canvas.mark(frame.across(x), frame.down(y), LETTERS[int(curve.style)], style)
 
     def y_axis(self, frame):
         "Row of cells -> the number that is written there."
@@ -507,7 +528,8 @@ class Chart(Widget, can_focus=True):
     def x_axis(self, frame):
         "The line below the chart."
         line = [" "] * (self.LEFT + frame.width)
-        end = -1                                 # of the number before
+        line[:len(self.unit)] = self.unit
+        end = len(self.unit)                     # of what stands there by now
         for v, text in axis(frame.x0, frame.x1, max(2, frame.width // 12), self.log_x):
             middle = self.LEFT + frame.across(v) // 2
             at = max(0, min(middle - len(text) // 2, len(line) - len(text)))
@@ -545,22 +567,81 @@ class Chart(Widget, can_focus=True):
             x = frame.x0 + (frame.x1 - frame.x0) * self.cursor / (frame.width - 1)
             if self.log_x:
                 x = 10 ** x
-            parts.append((f"  at {x:,.0f} ", styles["label"]))
-        named = [curve for curve in self.curves if curve.look != "band"]
-        for index, curve in enumerate(named):
-            sign = "━"
-            if curve.look == "marks":
-                sign = "●"
-            elif curve.style.isdigit():
-                sign = LETTERS[index % 6]
+            form = ",.0f" if x >= 10 else ".3g"
+            parts.append((f"  at {x:{form}} ", styles["label"]))
+        for curve in sorted(self.curves, key=lambda curve: curve.style.isdigit() and curve.style):
+            sign = self.SIGNS[curve.look]
+            if curve.style.isdigit():
+                sign = LETTERS[int(curve.style)]
             value = ""
-            if x is not None:
+            if x is not None and curve.look != "band":
                 nearest = min(curve.points, key=lambda p: abs(p[0] - x))
                 value = f" {fixed(nearest[1])}"
             parts.append((f"  {sign} {curve.name}{value}", styles[curve.style]))
         if self.best and x is None:
             parts.append(("  ★ best", styles["best"]))
         return [*parts, (" ", styles["label"])]
+
+
+def as_csv(chart):
+    "A line for each point of each curve, and what a band spans."
+    rows = [["curve", chart.unit or "x", "value", "low", "high"]]
+    for curve in chart.curves:
+        for point in curve.points:
+            rows.append([curve.name, *point])
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+INK = {                                          # of a picture on white
+    "raw": "#9db8d9", "train": "#1f5fa8", "val": "#c25a00", "0": "#1f5fa8", "1": "#c25a00", "2": "#1b7a3d",
+    "3": "#b3261e", "4": "#8a6d00", "5": "#6a3fa0",
+}
+
+
+def as_svg(chart, title, width=900, height=540):
+    "The chart as a picture: what is seen of it, on its scales."
+    left, top, right, bottom = 70, 50, 20, 45
+    curves = [curve._replace(points=chart.scaled(curve.points)) for curve in chart.curves]
+    # A cell of the canvas is 2 x 4 dots: as many of them as the picture has pixels.
+    frame = chart.frame(curves, (width - left - right) // 2, (height - top - bottom) // 4)
+
+    def place(x, y):
+        return f"{left + frame.across(x)},{top + frame.down(y)}"
+
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-size="13" '
+             'font-family="sans-serif"><rect width="100%" height="100%" fill="white"/>',
+             f'<text x="{left}" y="20" font-weight="bold">{html.escape(title)}</text>',
+             f'<text x="{width // 2}" y="{height - 8}">{html.escape(chart.unit)}</text>']
+    for y, text in axis(frame.low, frame.high, 8, chart.log_y):
+        at = top + frame.down(y)
+        parts.append(f'<path d="M{left},{at}H{width - right}" stroke="#ddd"/>'
+                     f'<text x="{left - 8}" y="{at + 4}" text-anchor="end">{text}</text>')
+    for x, text in axis(frame.x0, frame.x1, 8, chart.log_x):
+        at = left + frame.across(x)
+        parts.append(f'<text x="{at}" y="{height - bottom + 18}" text-anchor="middle">{text}</text>')
+    at = left
+    for curve in curves:
+        ink = INK[curve.style]
+        seen = [point for point in curve.points if frame.x0 <= point[0] <= frame.x1]
+        if curve.look == "marks":
+            for x, y in seen:
+                if not frame.low <= y <= frame.high:
+                    continue                     # it left through the top
+                cx, cy = place(x, y).split(",")
+                parts.append(f'<circle cx="{cx}" cy="{cy}" r="3.5" fill="{ink}"/>')
+        elif curve.look == "band":
+            there = [place(point[0], point[3]) for point in seen]
+            back = [place(point[0], point[2]) for point in reversed(seen)]
+            parts.append(f'<path d="M{" ".join(there + back)}Z" fill="{ink}" stroke="{ink}" opacity="0.4"/>')
+        else:
+            thick = 3 if curve.look == "strong" else 2
+            way = " ".join(place(*point[:2]) for point in seen)
+            parts.append(f'<path d="M{way}" fill="none" stroke="{ink}" stroke-width="{thick}"/>')
+        parts.append(f'<text x="{at}" y="40" fill="{ink}">{html.escape(curve.name)}</text>')
+        at += 8 * len(curve.name) + 20
+    return "\n".join([*parts, "</svg>\n"])
 
 
 # ---- what the screens share --------------------------------------------------------------------------------
@@ -1139,16 +1220,66 @@ class TimeLapse(Vertical, can_focus=False):
 SMOOTHING = {0.05: "light", 0.15: "strong", 0: "off"}  # share of the way that smooth() looks back
 CHART_KEYS = [
     hidden("x", "log('x')", "Log x"),
-    Binding("y", "log('y')", "Log y"),
+    hidden("y", "log('y')", "Log y"),
     hidden("plus,equals_sign", "chart('zoom', 0.5)", "Zoom in"),
     hidden("minus", "chart('zoom', 2)", "Zoom out"),
     hidden("0", "chart('reset')", "Zoom to all"),
+    Binding("v", "metric", "Metric"),
+    hidden("V", "metric(-1)", "Metric before"),
+    hidden("a", "axis", "Along steps, tokens or minutes"),
+    hidden("e", "export", "Export: CSV, SVG, PNG"),
 ]
+BAD_NEWS = re.compile(r"error|exception|traceback|\bnan\b|killed", re.IGNORECASE)
 Reading = namedtuple("Reading", "now values", defaults=[()])  # as text; and what it was, for its sparkline
 
 
 class Charted(Page):
-    "A page with a chart, whose keys work wherever the focus is, and with a run that other keys are about."
+    """A page with a chart, whose keys work wherever the focus is, and with a run that other keys are about.
+    Which metrics it shows is in METRICS, which of these in .metric, and along what in .axis."""
+
+    axis = AXES[0]
+    metric = ""
+
+    def action_metric(self, by=1):
+        order = list(self.METRICS)
+        self.metric = order[(order.index(self.metric) + by) % len(order)]
+        self.show()
+
+    def action_axis(self):
+        self.axis = AXES[(AXES.index(self.axis) + 1) % len(AXES)]
+        self.show()
+
+    @work
+    async def action_export(self):
+        "What the chart shows, as numbers or as a picture, beside the runs."
+        chart = self.query_one(Chart)
+        if not chart.curves:
+            self.notify("There is nothing in the chart yet", severity="warning")
+            return
+        answers = {"c": "CSV, the numbers", "s": "SVG, a picture that scales"}
+        if "loss" in self.metric:
+            answers["p"] = "PNG, the losses, by gpt.py plot (pip install matplotlib)"
+        kind = await self.app.push_screen_wait(Ask("export what is shown", "As which file?", **answers))
+        if not kind:
+            return
+        suffix = {"c": "csv", "s": "svg", "p": "png"}[kind]
+        path = self.app.root / time.strftime(f"chart-%Y%m%d-%H%M%S.{suffix}")
+        trouble = ""
+        try:
+            if kind == "c":
+                path.write_text(as_csv(chart), encoding="utf-8")
+            elif kind == "s":
+                path.write_text(as_svg(chart, chart.border_title or self.metric), encoding="utf-8")
+            else:
+                runs = [str(run.folder) for run in self.meant()]
+                code, _, said = await self.app.ask("plot", *runs, "--out", str(path))
+                trouble = said if code else ""
+        except OSError as e:
+            trouble = e.strerror
+        if trouble:
+            self.notify(trouble, severity="error")
+        else:
+            self.notify(str(path), title="written")
 
     def action_log(self, axis):
         chart = self.query_one(Chart)
@@ -1183,11 +1314,13 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         }
         #side { width: 42; display: none; padding: 0 1; border-left: solid $foreground 15%; }
         #talk { height: 6; }
+        &.-low #talk { height: 8; }
         #talk .pane { width: 1fr; height: 100%; }
         #log { display: none; text-wrap: nowrap; }
+        #find { display: none; }
         #log Static { height: auto; min-height: 100%; }
         &.-tall #warning { max-height: 4; }
-        &.-tall #talk { height: 30%; }
+        &.-tall #talk { height: 40%; }
         &.-wide #side, &.-wide #log, #watch.-log #log { display: block; }
         &.-wide #stats, #watch.-log #samples, #watch.-log #left { display: none; }
         #watch.-log #talk { height: 1fr; }
@@ -1205,6 +1338,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         Binding("p", "control('pause')", "Pause"),
         Binding("p", "control('go')", "Go on"),
         Binding("s", "stop", "Stop"),
+        Binding("k", "kill", "Kill"),
         Binding("r", "resume", "Resume"),
         Binding("r", "anew", "Start anew"),
         Binding("g", "control('sample')", "Sample"),
@@ -1212,15 +1346,22 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         hidden("C", "chat('latest.pt')", "Chat with the newest weights"),
         Binding("t", "lapse", "Time-lapse"),
         Binding("l", "log_pane", "Log"),
-        Binding("m", "smooth", "Smooth"),
+        hidden("m", "smooth", "Smooth"),
         *CHART_KEYS,
-        Binding("k", "kill", "Kill"),
+        hidden("n", "next(1)", "Next line found"),
+        hidden("N", "next(-1)", "Line found before"),
         Binding("n", "app.watch_next", "Next run at work"),
+        hidden("slash", "find", "Find in the log"),
+        hidden("escape", "stop_finding", "Stop finding"),
         hidden("w", "copy", "Copy the command"),
     ]
     ABOUT_A_RUN = ("control", "stop", "kill", "resume", "anew", "chat", "lapse", "log_pane", "smooth", "log",
-                   "chart", "copy")              # actions
+                   "chart", "copy", "metric", "axis", "export", "find", "next", "stop_finding")  # actions
+    METRICS = ["loss", *list(METRICS)[2:]]       # the losses are shown in one
+    metric = "loss"
+    LOG_LINES = 300                              # of its end
     ALWAYS = "train", "val", "best"              # shown even where there is no number yet
+    MOST_GPUS = 8                                # whose lines are shown
     STATS = "train", "val", "best", "bits/byte", "memory", "MFU"
     SIDE = {
         "loss": ("train", "val", "best", "bits/byte", "gap"),
@@ -1237,6 +1378,8 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
     def __init__(self):
         super().__init__()
         self.share = 0.05                        # how much the loss is smoothed
+        self.hits = []                           # lines of the log that have what is looked for
+        self.hit = None                          # the one of these that is shown
         self.footer_is_for = None
         self.asked_presets = False
 
@@ -1262,6 +1405,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
                         pane.border_title = "log"
                         pane.anchor()
                         yield Words()
+                yield Input(placeholder="find in the log", id="find", compact=True)
             yield Words(id="side")
 
     # what is shown
@@ -1292,7 +1436,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         self.show_samples(run)
         if self.query_one("#watch").has_class("-lapse"):
             self.query_one(TimeLapse).put(run)
-        self.query_one("#log Words", Words).put("\n".join(run.lines()[-100:]))
+        self.show_log(run)
 
     def show_footer(self, run):
         "The footer is made anew where other keys work than before, and not at each repaint."
@@ -1339,18 +1483,25 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         bars = [(bar, f"$text-{COLORS[run.state]}"), ("━" * width, "$foreground 15%")]
         return ends(width, bars, [tail])
 
+    def meant(self):
+        return [self.run]
+
     def show_chart(self, run, smoothed):
-        band = [(row.step, row.loss, row.low, row.high) for row in run.rows if row.loss is not None]
-        curves = [
-            Curve("", "raw", band, "band"),
-            Curve("train, smoothed" if self.share else "train", "train", smoothed),
-            Curve("val", "val", val_points(run), "marks"),
-        ]
-        best = run.best
+        x = along(run, self.axis)
         star = None
-        if best:
-            star = best.step, best.val
-        self.query_one(Chart).plot(curves, star)
+        if self.metric == "loss":
+            band = [(row.step, row.loss, row.low, row.high) for row in run.rows if row.loss is not None]
+            curves = [
+                Curve("each reading" if self.share else "", "raw", band, "band"),
+                Curve("train, smoothed" if self.share else "train", "train", smoothed),
+                Curve("val", "val", val_points(run), "marks"),
+            ]
+            if run.best:
+                star = x(run.best.step), run.best.val
+        else:
+            curves = [Curve(self.metric, "train", METRICS[self.metric](run))]
+        placed = [curve._replace(points=[(x(p[0]), *p[1:]) for p in curve.points]) for curve in curves]
+        self.query_one(Chart).plot(placed, star, self.axis)
 
     def show_warnings(self, run):
         told = []
@@ -1398,6 +1549,29 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         else:
             parts.append(f"(exit status {run.exit_status}; whole log: l)")
         box.put(*parts)
+
+    def show_log(self, run):
+        "The log: lines about errors in red, and what is looked for lit."
+        lines = run.lines()[-self.LOG_LINES:]
+        find = self.query_one("#find", Input).value
+        pattern = re.compile(re.escape(find) if find else r"(?!)", re.IGNORECASE)
+        self.hits = [at for at, line in enumerate(lines) if pattern.search(line)]
+        parts = []
+        for at, line in enumerate(lines):
+            look = "$text-error" if BAD_NEWS.search(line) else ""
+            end = 0
+            for match in pattern.finditer(line):
+                lit_look = "bold reverse" if at == self.hit else "on $warning 40%"
+                found = Content.styled(match[0], lit_look).stylize(Style.from_meta({"line": at}))
+                parts += [(line[end:match.start()], look), found]
+                end = match.end()
+            parts.append((line[end:] + "\n", look))
+        self.query_one("#log Words", Words).put(*parts)
+        pane = self.query_one("#log")
+        pane.border_subtitle = ""
+        if find:
+            here = self.hits.index(self.hit) + 1 if self.hit in self.hits else "–"
+            pane.border_subtitle = f"{here} of {len(self.hits)} lines · n N: next, before"
 
     def show_samples(self, run):
         parts = []
@@ -1481,7 +1655,10 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
             "{preset} {level} on {data}\n{n_layer} layers, {n_head} heads, {n_embd} wide\n"
             "context {block_size}, vocabulary {vocab_size}\n{parameters} weights, batch {batch_size}\n"
         )
-        parts += [(f"{software}\n\n", DIM), ("run\n", KEY), shape]
+        parts.append((f"{software}\n", DIM))
+        if run.state in LIVE:
+            parts += [f"{line}\n" for line in self.app.gpus[:self.MOST_GPUS]]
+        parts += ["\n", ("run\n", KEY), shape]
         if run.saved is not None:
             parts.append((f"saved {ago(time.time() - run.saved)}", DIM))
         return bits(*parts)
@@ -1505,6 +1682,8 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
             return not live and run.state != "gone" and not run.can_go_on
         if action == "chat":
             return bool(run.checkpoints)
+        if action in ("next", "stop_finding"):
+            return self.query_one("#find").display
         return True
 
     def takes(self, word):
@@ -1598,6 +1777,47 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         self.query_one("#watch").toggle_class("-log")
         self.show()
 
+    def action_find(self):
+        "Search in the log, which is opened for that."
+        if not self.is_wide:
+            self.query_one("#watch").add_class("-log")
+        box = self.query_one("#find")
+        box.display = True
+        box.focus()
+        self.show()
+
+    @on(Input.Changed, "#find")
+    def found(self):
+        self.hit = None
+        if self.run:
+            self.show_log(self.run)
+
+    @on(Input.Submitted, "#find")
+    def to_the_newest(self):
+        self.set_focus(None)
+        self.action_next(-1)
+
+    def action_next(self, by):
+        "The next line that has what is looked for, or the one before."
+        if not self.hits:
+            self.notify("No line of the log has it", timeout=2)
+            return
+        ahead = []
+        if self.hit is not None:
+            ahead = [at for at in self.hits if (at - self.hit) * by > 0]
+        ahead = ahead or self.hits               # from an end on to the other one
+        self.hit = ahead[0] if by > 0 else ahead[-1]
+        self.show_log(self.run)
+        pane = self.query_one("#log")
+        y = self.query_one("#log Words", Words).row_of("line", self.hit)
+        pane.scroll_to(y=max(0, y - pane.size.height // 2), animate=False)
+
+    def action_stop_finding(self):
+        box = self.query_one("#find", Input)
+        box.value = ""
+        box.display = False
+        self.set_focus(None)
+
     def action_lapse(self):
         "Between the run as it is and the samples of all its steps."
         watch = self.query_one("#watch")
@@ -1652,6 +1872,27 @@ def delete_run(folder):
         return f"{clean(folder)}: {e.strerror}"
 
 
+TRASH = ".trash"                                 # the folder beside the runs to which deleted ones go
+
+
+def to_trash(folder, when):
+    "Move a run away, under a name that says when. -> what is wrong, or nothing"
+    trash = folder.parent / TRASH
+    try:
+        trash.mkdir(exist_ok=True)
+        folder.rename(trash / f"{when}.{folder.name}")
+    except OSError as e:
+        return f"{clean(folder)}: {e.strerror}"
+
+
+def in_trash(root):
+    "The folders that were moved away last, all at once."
+    found = []
+    with contextlib.suppress(OSError):
+        found = sorted(path for path in (root / TRASH).iterdir() if "." in path.name)
+    return [path for path in found if path.name.partition(".")[0] == found[-1].name.partition(".")[0]]
+
+
 class RunTable(DataTable):
     "The list, whose keys are about a whole line."
 
@@ -1670,18 +1911,19 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         #filter { display: none; }
         #overlay { border-top: solid $foreground 15%; border-title-color: $text-accent; }
         #none { display: none; padding: 1 3; height: 1fr; }
+        #differs { height: auto; padding: 0 1; border-top: solid $foreground 15%; text-wrap: nowrap; }
     }
     """
     KEYED = (RunTable,)
     BINDINGS = [
         Binding("space", "mark", "Overlay"),
-        Binding("v", "which", "Loss"),
-        Binding("s", "sort", "Sort"),
+        hidden("s", "sort", "Sort by the next column"),
         hidden("S", "reverse", "Sort the other way"),
         Binding("slash", "filter", "Filter"),
         Binding("c", "chat", "Chat"),
         Binding("n", "rename", "Rename"),
         Binding("d", "delete", "Delete"),
+        Binding("u", "undo", "Undo"),
         hidden("w", "copy", "Copy the command"),
         hidden("escape", "clear", "Show all"),
         *CHART_KEYS,
@@ -1699,18 +1941,17 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         Column("tok/s", True, lambda run: run.speed, True, short),
         Column("when", True, lambda run: run.when, True, None),
     ]
-    LOSSES = {                                   # what the chart can show: points of a run
-        "validation loss": val_points,
-        "training loss, smoothed": lambda run: smooth(loss_points(run), 0.05),
-        "bits per byte": lambda run: [(e.step, e.bits) for e in run.evals if e.bits is not None],
-    }
+    METRICS = METRICS
+    PER_TOKEN = "validation loss", "training loss, smoothed", "gap: validation - training"
+    metric = "validation loss"
+    MOST_DIFFERENCES = 8                         # lines of them, in a tall terminal
+    FEW_DIFFERENCES = 3                          # and in others
     FILTERED = "run", "state", "preset", "level", "data"  # the columns in which the filter looks
 
     def __init__(self):
         super().__init__()
         self.by = "when"                         # the column that sorts
         self.backwards = False
-        self.which = "validation loss"           # what the chart shows
         self.marked = []                         # folders
         self.listed = []                         # the runs as they stand in the table
         self.drawn = None                        # what the table shows
@@ -1720,7 +1961,8 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         filter_words = "filter: words of name, state, preset, level or data"
         yield Input(placeholder=filter_words, id="filter", compact=True)
         yield RunTable(id="table", cursor_type="row", zebra_stripes=False, cell_padding=1)
-        yield Chart("no validation yet", id="overlay")
+        yield Chart("no such numbers yet", id="overlay")
+        yield Words(id="differs")
 
     def on_mount(self):
         self.query_one(DataTable).focus()
@@ -1776,6 +2018,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         none.display = nothing
         table.display = not nothing
         self.query_one(Chart).display = not nothing
+        self.query_one("#differs").display = False
         none.put(
             ("No runs yet", "bold"), f" in {clean(self.app.root.absolute())}\n\n",
             ("1", KEY), " chooses a preset: nano takes a minute or two.\nElsewhere: ",
@@ -1849,17 +2092,38 @@ marked, the chart shows the one under the cursor. A click on a column's title so
     def show_chart(self):
         runs = self.meant()
         levels = {configured(run, "level") for run in runs}
-        which = self.which
-        if len(levels) > 1:                      # their tokens differ, so only bytes compare
+        which = self.metric
+        if len(levels) > 1 and which in self.PER_TOKEN:  # their tokens differ, so only bytes compare
             which = "bits per byte"
         curves = []
         for i, run in enumerate(runs):
-            curves.append(Curve(run.name[:24], str(i % 6), self.LOSSES[which](run)))
+            x = along(run, self.axis)
+            points = [(x(step), y) for step, y in METRICS[which](run)]
+            is_here = run is self.run and len(runs) > 1
+            curves.append(Curve(run.name[:24], str(i % 6), points, "strong" if is_here else "line"))
+        curves.sort(key=lambda curve: curve.look == "strong")  # what is drawn last covers the others
         chart = self.query_one(Chart)
-        chart.border_title = f"{which}, by step"
-        if which != self.which:
+        chart.border_title = f"{which}, by {self.axis}"
+        if which != self.metric:
             chart.border_title += f" (levels {' and '.join(sorted(levels))}: loss per token does not compare)"
-        chart.plot(curves)
+        chart.plot(curves, unit=self.axis)
+        self.show_differences(runs)
+
+    def show_differences(self, runs):
+        "Below the curves: in which settings the runs differ, as many as there is room for."
+        differs = self.query_one("#differs", Words)
+        found = differing(runs)
+        differs.display = bool(found) and not self.has_class("-flat")
+        most = self.MOST_DIFFERENCES if self.has_class("-tall") else self.FEW_DIFFERENCES
+        parts = [(f"{'they differ in':24}", KEY)]
+        for i in range(len(runs)):
+            parts.append((f"{LETTERS[i % 6]:11}", f"bold $text-{HUES[i % 6]}"))
+        for name, values in list(found.items())[:most]:
+            parts.append((f"\n{name:24}", DIM))
+            parts.append("".join(f"{clean(written(value))[:10]:<11}" for value in values))
+        if len(found) > most:
+            parts.append((f"\nand {len(found) - most} more", DIM))
+        differs.put(*parts)
 
     # keys
 
@@ -1869,7 +2133,9 @@ marked, the chart shows the one under the cursor. A click on a column's title so
             return bool(run)
         if action == "chat":
             return bool(run and run.checkpoints)
-        if action in ("sort", "reverse", "filter", "which", "log", "chart"):
+        if action == "undo":
+            return bool(in_trash(self.app.root))
+        if action in ("sort", "reverse", "filter", "metric", "axis", "export", "log", "chart"):
             return bool(self.app.runs)
         return True
 
@@ -1883,11 +2149,6 @@ marked, the chart shows the one under the cursor. A click on a column's title so
             self.marked.remove(folder)
         else:
             self.marked.append(folder)
-        self.show()
-
-    def action_which(self):
-        order = list(self.LOSSES)
-        self.which = order[(order.index(self.which) + 1) % len(order)]
         self.show()
 
     def action_sort(self):
@@ -1933,17 +2194,37 @@ marked, the chart shows the one under the cursor. A click on a column's title so
             self.notify(f"{', '.join(alive)} is running: stop it first", severity="warning")
             return
         names = ", ".join(run.name for run in runs)
-        text = f"Delete {names}, checkpoints and all? There is no way back."
-        noun = "runs" if len(runs) > 1 else "run"
-        if not await self.app.push_screen_wait(Ask("delete", text, y=f"delete {len(runs)} {noun}")):
+        text = f"Delete {names}, checkpoints and all?"
+        answer = await self.app.push_screen_wait(Ask(
+            "delete", text, y=f"move to {self.app.root / TRASH}: u brings it back",
+            x="delete for good, which makes room on the disk",
+        ))
+        if not answer:
             return
+        when = time.strftime("%Y%m%d-%H%M%S")
         for run in runs:
-            trouble = delete_run(run.folder)
+            trouble = to_trash(run.folder, when) if answer == "y" else delete_run(run.folder)
             if trouble:
                 self.notify(trouble, severity="error")
             self.app.forget(run)
         self.marked = []
         self.show()
+        self.refresh_bindings()
+
+    def action_undo(self):
+        "Bring back what was deleted last."
+        for folder in in_trash(self.app.root):
+            new = self.app.root / folder.name.partition(".")[2]
+            try:
+                if new.exists():                 # else it would go into that folder, or take its place
+                    raise FileExistsError(17, "there is another run of that name")
+                folder.rename(new)
+            except OSError as e:
+                self.notify(f"{new}: {e.strerror}", severity="error")
+                return
+            self.app.look_at(new)
+        self.show()
+        self.refresh_bindings()
 
     @work
     async def action_rename(self):
@@ -1975,7 +2256,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
 # ---- Train: choose, change, start --------------------------------------------------------------------------
 
 LIMITS = "max_iters", "epochs", "max_minutes"    # a run needs one of these
-CORE_SPEED = 60e9                                # operations a second that one core does in training, at best
+LONG_HOURS = 2                                   # from which a training is no longer promised in green
 
 
 class Catalog:
@@ -2130,15 +2411,57 @@ class Browse(Box):
         self.open(self.folder.parent, at=self.folder.name)
 
 
+class Preview(Words):
+    "The text to train on: how much it is, and its start as the level cuts it, a block a token."
+
+    BLOCKS = "on $primary 30%", "on $accent 25%", "on $success 25%", "on $warning 25%"
+    UNKNOWN = "bold on $error 60%"
+
+    def tell(self, name, about, seen):
+        "about: what gpt.py says of it; seen: how many tokens the planned training sees, or None"
+        title = (f"{clean(name)}", "bold")
+        if "why" in about:
+            self.put(title, f"  {clean(about['why'])}")
+            return
+        roughly = "about " if about["is_part"] else ""
+        facts = [size_of_text(about["bytes"]), f"{roughly}{short(about['tokens'])} tokens",
+                 f"{about['kinds']:,} kinds"]
+        if about["unknown"]:
+            facts.append(f"{about['unknown']:.1%} unknown")
+        if seen:
+            times = seen / max(1, about["tokens"])
+            facts.append(f"seen {short(times) if times >= 1000 else f'{times:.3g}'} times")
+        self.put(title, f"  {' · '.join(facts)}\n\n", *self.blocks(about))
+
+    def blocks(self, about):
+        for at, (text, token) in enumerate(about["start"]):
+            look = self.BLOCKS[at % len(self.BLOCKS)]
+            if token == about["unknown_id"]:
+                look = self.UNKNOWN
+            yield clean(text), look
+
+
+def size_of_text(n):
+    return size(n) if n >= 1e6 else f"{short(n)}B"
+
+
 class Train(Page):
     HELP = """Choose a preset, change what you like, start. Each field is a flag of `python gpt.py train`;
-what is wrong is said while you type. enter goes on, esc goes back to the presets."""
+what is wrong is said while you type. enter goes on, esc goes back to the presets. F6 shows the text as the
+model gets it: a block is a token."""
     CSS = """
     Train {
-        #recipes { width: 38; height: 100%; overflow-x: hidden; }
-        &.-slim #recipes { width: 22; }
+        #left { width: 42; }
+        #recipes { height: 1fr; overflow-x: hidden; }
+        #look { display: none; padding: 0 1; border-top: solid $foreground 15%; height: 1fr; }
+        &.-slim #left { width: 22; }
+        &.-wide.-tall #look, &.-look #look { display: block; }
+        &.-wide.-tall #recipes { height: auto; max-height: 60%; }
+        &.-look #left { width: 1fr; }
+        &.-look #recipes, &.-look #form { display: none; }
+        &.-wide.-tall #recipes, &.-wide.-tall #form { display: block; }
         &.-flat #about, &.-flat #more { display: none; }
-        &.-wide #recipes { width: 65%; }
+        &.-wide #left { width: 65%; }
         #form { padding: 0 1; border-left: solid $foreground 15%; }
         #about { margin-bottom: 1; }
         #more { height: 1; margin-top: 1; color: $text-primary; }
@@ -2158,6 +2481,7 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
     BINDINGS = [
         Binding("ctrl+s", "start", "Start"),
         Binding("ctrl+o", "data", "Data"),
+        Binding("f6", "look", "Text"),
         Binding("ctrl+t,f8", "more", "Advanced"),
         Binding("ctrl+y", "copy", "Copy command"),
         hidden("down", "app.focus_next", "Next"),
@@ -2176,15 +2500,19 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
     def __init__(self):
         super().__init__()
         self.preset = ""
-        self.drawn = None                        # the columns of the presets as they stand there
+        self.drawn = None                        # the presets' columns, and the speeds they go by
         self.edited = {}                         # field: what was typed
         self.found = {}                          # field: what is wrong
         self.cost = {}                           # of what was edited, as gpt.py says; {}: not asked
+        self.looked_at = {}                      # flags that say which text: what gpt.py says of it
 
     def body(self):
         yield Words(id="broken")
         with Horizontal(id="choose"):
-            yield DataTable(id="recipes", cursor_type="row", cell_padding=1)
+            with Vertical(id="left"):
+                yield DataTable(id="recipes", cursor_type="row", cell_padding=1)
+                with VerticalScroll(id="look", can_focus=False):
+                    yield Preview()
             with VerticalScroll(id="form", can_focus=False):
                 yield Words(id="about")
         with Vertical(id="order"):
@@ -2209,13 +2537,13 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
             return
         self.remove_class("-broken")
         self.refresh_bindings()
+        table = self.query_one("#recipes", DataTable)
+        names = list(self.app.catalog.presets)
+        if self.preset not in names:
+            self.preset = names[table.cursor_row] if 0 <= table.cursor_row < len(names) else names[0]
         self.fill_table()
         if not self.query("#level"):
             await self.mount_fields()
-        names = list(self.app.catalog.presets)
-        if self.preset not in names:
-            self.preset = names[0]
-        self.query_one("#recipes", DataTable).move_cursor(row=names.index(self.preset))
         self.choose(self.preset)
         self.show()
 
@@ -2230,51 +2558,70 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
 
     def show(self):
         super().show()
-        if self.app.catalog and self.titles() != self.drawn:
+        if self.drawn != (self.titles(), self.app.measured()):
             self.fill_table()
+            if self.query("#level"):
+                self.estimate()
+                self.look_at_data()
 
     def fill_table(self):
         table = self.query_one("#recipes", DataTable)
-        titles = self.drawn = self.titles()
+        titles = self.titles()
+        self.drawn = titles, self.app.measured()
         with self.prevent(DataTable.RowHighlighted):
             table.clear(columns=True)
         for title in titles:
             table.add_column(title)
-        for name, about in self.app.catalog.presets.items():
-            cost = self.app.catalog.recipe(name)
+        catalog = self.app.catalog
+        presets = catalog.presets if catalog else self.names_at_once()
+        for name, about in presets.items():
+            cost = catalog.recipe(name) if catalog else {}
             cells = {
                 "preset": Text(clean(name), "bold"),
                 "weights": Text(short(number(cost.get("parameters"))), justify="right"),
                 "memory": Text(size(number(cost.get("memory"))), justify="right"),
                 "here": self.verdict(cost),
-                "context": Text(str(cost.get("block_size")), justify="right"),
+                "context": Text(str(cost.get("block_size", "—")), justify="right"),
                 "for": Text(clean(about.get("for", ""))),
             }
             table.add_row(*[cells[title] for title in titles], key=name)
-        names = list(self.app.catalog.presets)
-        if self.preset in names:
-            table.move_cursor(row=names.index(self.preset))
+        if self.preset in presets:
+            table.move_cursor(row=list(presets).index(self.preset))
+
+    def names_at_once(self):
+        "The presets by name: to say what they take costs gpt.py a moment."
+        with contextlib.suppress(OSError, ValueError):
+            presets = json.loads(self.presets_file().read_text(encoding="utf-8"))
+            if isinstance(presets, dict) and all(isinstance(about, dict) for about in presets.values()):
+                return presets
+        return {}
 
     def verdict(self, cost):
-        "Whether it can be trained on this machine, in a word."
+        "How long it takes on this machine, or whether it can be trained here at all."
         word, hue = "yes", "success"
-        if not cost.get("fits"):
+        if not cost:
+            word, hue = "…", "primary"
+        elif not cost.get("fits"):
             word, hue = "no", "error"
-        elif self.slowness(cost):
-            word, hue = self.slowness(cost), "warning"
+        else:
+            seconds, _ = self.time_for(cost)
+            if seconds:
+                word = in_words(seconds)
+            if seconds and seconds > LONG_HOURS * 3600:
+                hue = "warning"
         return Text(word, self.app.color(f"text-{hue}"))
 
-    def slowness(self, cost):
-        "Whether processors alone take hours or days for it, even at their best; else nothing is said."
-        numbers = {name: number(cost.get(name)) or 0 for name in self.WORK}
-        if self.app.catalog.device.get("device") != "cpu" or numbers["max_minutes"]:
-            return ""
-        tokens = numbers["max_iters"] * numbers["batch_size"] * numbers["block_size"]
-        operations = 6 * numbers["parameters"] * tokens
-        hours = operations / ((os.cpu_count() or 1) * CORE_SPEED) / 3600
-        if hours > 24:
-            return "days"
-        return "hours" if hours > 2 else ""
+    def time_for(self, values):
+        "-> the seconds that such a training takes here, about, and how that is known; or None."
+        work = {name: number(values.get(name)) or 0 for name in self.WORK}
+        if work["max_minutes"]:
+            return work["max_minutes"] * 60, ""
+        steps = work["max_iters"]
+        flops = number(values.get("flops_per_token"))
+        speed, how = self.app.speed_for(flops, number(values.get("usual_flops_per_s")))
+        if not steps or not flops or not speed:
+            return None, ""
+        return steps * work["batch_size"] * work["block_size"] * flops / speed, how
 
     def broken(self, message):
         "Instead of all else: what is wrong with presets.json, and where."
@@ -2326,7 +2673,8 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
 
     @on(DataTable.RowHighlighted, "#recipes")
     def moved(self, event):
-        if event.row_key and event.row_key.value and event.row_key.value != self.preset:
+        is_known = self.app.catalog and self.query("#level")
+        if is_known and event.row_key and event.row_key.value and event.row_key.value != self.preset:
             self.choose(event.row_key.value)
 
     @on(DataTable.RowSelected, "#recipes")
@@ -2455,6 +2803,7 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         if self.is_costly() and not self.found:
             self.estimate_edited()
         self.estimate()
+        self.look_at_data()
 
     def is_costly(self):
         "Whether what was edited changes size or memory."
@@ -2496,36 +2845,23 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
         needs = number(base.get("memory"))
         memory = number(self.app.catalog.device.get("memory"))
         fits = ("does not fit", "bold $text-error")
+        seconds, how = self.time_for({**base, **self.numbers()})
+        is_long = seconds and seconds > LONG_HOURS * 3600
         if base.get("fits"):
-            fits = ("fits", "bold $text-success")
-            slowness = self.slowness({**base, **self.numbers()})
-            if slowness:
-                fits = (f"fits, but takes {slowness} here", "bold $text-warning")
+            fits = ("fits", "bold $text-warning" if is_long else "bold $text-success")
         parts = []
         if self.is_costly() and not self.cost:
             parts.append("unedited: ")
         parts.append((short(number(base.get("parameters"))), "bold"))
         parts.append(f" weights · {size(needs)} of {size(memory)} ")
-        parts += [fits, *self.duration(), *self.expected(base)]
-        self.query_one("#estimate", Words).put(*parts)
-
-    def duration(self):
-        texts = self.texts()
-
-        def value(name):
-            return number_of(texts[name]) or 0
-
-        tokens = value("batch_size") * value("block_size")
-        minutes = value("max_minutes")
-        steps = value("max_iters")
-        yield f" · {short(tokens)} tokens a step"
-        like = self.runs_like_it()
-        if minutes >= 60:
-            yield f" · {clock(minutes * 60)} h"
-        elif minutes:
-            yield f" · {minutes:g} min"
-        elif like and steps:
-            yield f" · about {clock(steps * tokens / like[-1].speed)}, as {like[-1].name} ran"
+        values = self.numbers()
+        tokens = (values["batch_size"] or 0) * (values["block_size"] or 0)
+        parts += [fits, f" · {short(tokens)} tokens a step"]
+        if seconds:
+            about = "about " if how else ""
+            look = "bold $text-warning" if is_long else "bold"
+            parts += [" · ", (f"{about}{in_words(seconds)}", look), how]
+        self.query_one("#estimate", Words).put(*parts, *self.expected(base))
 
     def expected(self, base):
         "The loss to come, where it is known: of this preset, level and data, without other edits."
@@ -2551,13 +2887,55 @@ what is wrong is said while you type. enter goes on, esc goes back to the preset
                 like.append(run)
         return like
 
+    # the text
+
+    @property
+    def has_room_for_text(self):
+        return self.has_class("-wide") and self.has_class("-tall")
+
+    def look_at_data(self):
+        "Show the text that is named, once gpt.py has said what it is; each is asked for once."
+        texts = self.texts()
+        names = "data", "vocab_size", "min_freq", "val_fraction"
+        given = {name: texts[name] for name in names if name in texts}
+        flags = tuple(as_flags({"level": self.level, **given}))
+        if self.found or not self.has_room_for_text and not self.has_class("-look"):
+            return
+        about = self.looked_at.get(flags)
+        if not about:
+            self.query_one(Preview).put((f"reading {clean(texts['data'])} …", DIM))
+            self.ask_about_data(flags)
+            return
+        work = {name: value or 0 for name, value in self.numbers().items()}
+        seen = work["max_iters"] * work["batch_size"] * work["block_size"]
+        self.query_one(Preview).tell(texts["data"], about, seen)
+
+    @work(exclusive=True, group="look")
+    async def ask_about_data(self, flags):
+        await asyncio.sleep(0.4)                 # each key typed meanwhile begins it anew
+        code, out, said = await self.app.ask("presets", "--json", "--preset", self.preset, *flags)
+        about = {"why": said.strip() or "it can't be read"}
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            about = json.loads(out)["data"]
+        self.looked_at[flags] = about
+        self.look_at_data()
+
+    def action_look(self):
+        "The text in the place of the form, where there is no room for both."
+        self.toggle_class("-look")
+        if not self.has_class("-look"):
+            self.query_one("#recipes").focus()
+        self.look_at_data()
+
     # keys
 
     def check_action(self, action, parameters):
         broken = self.has_class("-broken")
         if action in ("reload", "edit"):
             return broken
-        if action in ("start", "data", "more", "copy"):
+        if action == "look" and self.has_room_for_text:
+            return False                         # it is there anyway
+        if action in ("start", "data", "more", "copy", "look"):
             return bool(self.app.catalog) and not broken
         return True
 
@@ -2661,11 +3039,32 @@ SURPRISES = [
 ]
 EXPECTED = {"hardly": 0.01, "little": 0.05, "rather": 0.2, "well": 0.5, "surely": 0.9}
 
-Token = namedtuple("Token", "text prob others")  # others: (text, prob) of what could have stood there
+# And the tokens before it when one looks inside: how much of each a head of the model took in.
+ATTENTION = [
+    (0.02, ""), (0.05, "on $accent 12%"), (0.1, "on $accent 25%"), (0.25, "on $accent 45%"),
+    (0.5, "on $accent 65%"), (math.inf, "on $accent 85%"),
+]
+
+# others: (text, prob) of what could have stood there; id: its number in the vocabulary
+Token = namedtuple("Token", "text prob others id", defaults=[None])
 
 
 def surprise(prob):
     return next(look for limit, look in SURPRISES if prob < limit)
+
+
+def attention_look(share):
+    return next(look for limit, look in ATTENTION if share < limit)
+
+
+def attention_bar(share):
+    "The root of it, so that small shares are seen, too."
+    return (" " + BARS)[min(8, int(8.5 * math.sqrt(share)))]
+
+
+def visible(text):
+    "The text of a token, spaces and line ends included."
+    return clean(repr(text)[1:-1]).replace(" ", "␣")
 
 
 class Talk:
@@ -2725,7 +3124,7 @@ class Talk:
 
 
 class Turn(Vertical):
-    """What was asked and what was answered, in one flow. A text can be long, and each repaint lays out again
+    """What was asked and one answer to it, in one flow. A text can be long, and each repaint lays out again
     what changed: so it is a column of texts, broken at line ends, of which only the last one grows."""
 
     DEFAULT_CSS = "Turn { height: auto; margin-top: 1; }"
@@ -2738,12 +3137,18 @@ class Turn(Vertical):
         self.stop = stop                         # the text that ends the answer
         self.xray = xray
         self.at = None                           # the token under the cursor
+        self.looks = {}                          # token before it: the share that a head took of it
+        self.asked_looks = []                    # the same of what was asked: (text, share)
         self.tokens = []
         self.starts = [0]                        # the first token of each text
         self.chunks = [Words()]
         self.report = Words()
+        self.told = ""                           # what the report says
+        self.versions = [self]                   # all answers to this, of which one is shown
+        self.voice = None                        # whose conversation it is in
         self.settings = {}
         self.model = ""                          # the checkpoint that answers
+        self.requests = []                       # (first token, prompt) of each that was sent to it
         self.asked = 0.0                         # when
         self.stopping = None                     # since when
         self.paint(0)
@@ -2751,6 +3156,13 @@ class Turn(Vertical):
     def compose(self):
         yield self.chunks[0]
         yield self.report
+
+    def again(self):
+        "Another version of it, still to be answered."
+        version = Turn(self.shown, self.sent, self.stop, self.xray)
+        version.versions = self.versions
+        self.versions.append(version)
+        return version
 
     def text(self, first=0, last=None):
         return "".join(token.text for token in self.tokens[first:last])
@@ -2764,7 +3176,8 @@ class Turn(Vertical):
                 self.chunks.append(Words())
                 self.mount(self.chunks[-1], before=self.report)
             others = [(str(text), number(p) or 0.0) for text, p in piece.get("alternatives") or []]
-            self.tokens.append(Token(str(piece.get("text", "")), number(piece.get("prob")), others))
+            text = str(piece.get("text", ""))
+            self.tokens.append(Token(text, number(piece.get("prob")), others, piece.get("token")))
         self.paint(-1)
 
     def paint(self, part):
@@ -2773,7 +3186,8 @@ class Turn(Vertical):
         first, last = [*self.starts, len(self.tokens)][part:part + 2]
         parts = []
         if part == 0:
-            parts.append((clean(self.shown), KEY))
+            asked = self.asked_looks or [(self.shown, 0)]
+            parts += [(clean(text), f"{KEY} {attention_look(share)}") for text, share in asked]
         if self.xray:
             parts += [self.seen_through(n) for n in range(first, last)]
         else:
@@ -2784,12 +3198,18 @@ class Turn(Vertical):
             shown = shown[:-1]                   # the next text begins a line anyway
         self.chunks[part].renew(shown)
 
+    def paint_all(self):
+        for part in range(len(self.starts)):
+            self.paint(part)
+
     def seen_through(self, n):
         "A token under the X-ray."
         token = self.tokens[n]
         look = ""
         if n == self.at:
             look = "bold reverse"
+        elif self.looks:
+            look = attention_look(self.looks.get(n, 0))
         elif token.prob is not None:
             look = surprise(token.prob)
         return Content.styled(clean(token.text), look).stylize(Style.from_meta({"token": n}))
@@ -2801,20 +3221,42 @@ class Turn(Vertical):
         "Put the cursor on a token, or on none."
         changed = {self.at, at} - {None}
         self.at = at
+        if self.looks or self.asked_looks:       # they were those of another token
+            self.looks = {}
+            self.asked_looks = []
+            self.paint_all()
+            return
         for n in changed:
             self.paint(self.part_of(n))
 
     def row_of(self, at):
         "In which row of the column a token stands."
         chunk = self.chunks[self.part_of(at)]
-        for y in range(chunk.size.height):
-            for segment in chunk.render_line(y):
-                if segment.style and segment.style.meta.get("token") == at:
-                    return chunk.virtual_region.y + y
-        return chunk.virtual_region.y
+        return chunk.virtual_region.y + chunk.row_of("token", at)
+
+    # looking inside
+
+    def said_before(self, at):
+        "-> the prompt after which a token was said; of the answer to it, the tokens up to this one"
+        first, prompt = [request for request in self.requests if request[0] <= at][-1]
+        return prompt, [n for n in range(first, at + 1) if self.tokens[n].id is not None]
+
+    def shade(self, texts, shares):
+        "Show how much of each token a head took in, of those that were read before the one under the cursor."
+        _, said = self.said_before(self.at)
+        before = said[:-1][-len(texts):]         # those that the model still saw
+        split = len(texts) - len(before)
+        self.looks = dict(zip(before, shares[split:]))
+        asked = list(zip(texts[:split], shares[:split]))
+        self.asked_looks = asked if "".join(texts[:split]) == self.shown else []
+        self.paint_all()
 
     def tell(self, text):
-        self.report.put((text, "$foreground 50%"))
+        self.told = text
+        which = ""
+        if len(self.versions) > 1:
+            which = f"{self.versions.index(self) + 1}/{len(self.versions)} (v) · "
+        self.report.put((f"{which}{text}", "$foreground 50%"))
 
 
 class Prompt(TextArea):
@@ -2823,6 +3265,8 @@ class Prompt(TextArea):
     BINDINGS = [
         hidden("enter", "screen.send", "Send", priority=True),
         hidden("ctrl+j,shift+enter,alt+enter", "insert('\\n')", "New line", priority=True),
+        Binding("f7", "screen.inside", "Inside", priority=True),  # a text area selects with these two
+        Binding("f6", "screen.beside", "Two", priority=True),
     ]
 
     def action_insert(self, text):
@@ -2835,19 +3279,431 @@ class Prompt(TextArea):
             self.screen.action_edit()
 
 
-class Chat(Page):
-    HELP = """The model goes on with the text you begin. enter in an empty box: it writes on. esc stops it;
-esc again leaves the box; there single keys work: x for the X-ray, then ← → from token to token."""
-    CSS = """
-    Chat {
+class Inside(Words):
+    """Of the token under the cursor: what each layer would have said in its place if it were the last one
+    (the logit lens), and where the heads of one layer looked before it was said (attention)."""
+
+    DEFAULT_CSS = "Inside { display: none; text-wrap: nowrap; }"
+    LENS = 41                                    # columns of the part on the left
+    BAR = 12                                     # of them for bars
+    FEW_COLUMNS = 90                             # with less, the bars of that part are left out
+    MOST_ROWS = 13                               # of layers or heads, in a tall terminal
+    FEW_ROWS = 5                                 # and in others
+
+    def __init__(self):
+        super().__init__(id="inside")
+        self.auto_links = False
+        self.at_layer = 0                        # whose heads are shown
+        self.at_head = 0                         # whose looks shade the text
+        self.about = []                          # what is said of the token itself
+        self.texts = []                          # what the model saw
+        self.found = []                          # of each layer: what is said, and the shares of its heads
+        self.why = ""                            # why there is nothing to see
+
+    def take(self, answer):
+        "What `gpt.py chat` says of a token."
+        self.texts = [str(text) for text in answer["texts"]]
+        self.found = answer["layers"]
+        self.at_layer = min(self.at_layer, len(self.found) - 1)
+        self.at_head = min(self.at_head, len(self.shares()) - 1)
+        self.why = ""
+        self.show()
+
+    def nothing(self, why):
+        self.found = []
+        self.why = why
+        self.show()
+
+    def shares(self):
+        "For each head of the layer, its share of each token."
+        return self.found[self.at_layer]["looks"]
+
+    def turn(self, layers, heads):
+        self.at_layer = (self.at_layer + layers) % len(self.found)
+        self.at_head = (self.at_head + heads) % len(self.shares())
+        self.show()
+
+    def show(self):
+        if not self.found:
+            self.put(*self.about, "\n\n", (self.why, DIM))
+            return
+        width = self.content_size.width
+        most = self.MOST_ROWS if self.screen.has_class("-tall") else self.FEW_ROWS
+        room = min(most, max(len(self.found), len(self.shares()) + 1))
+        self.styles.height = room + 3
+        has_bars = width >= self.FEW_COLUMNS
+        lens_width = self.LENS if has_bars else self.LENS - self.BAR
+        lens = [ends(lens_width, [("  a layer says", KEY)], [("what came", DIM)]), *self.lens(room, has_bars)]
+        looks = [bits(("   a head looks at", KEY)), *self.looks(room, width - lens_width - 2)]
+        keys = [("l", KEY), (" layer  ", DIM), ("h", KEY), (" head ", DIM)]
+        parts = [ends(width, self.about, keys)]
+        for left, right in itertools.zip_longest(lens, looks, fillvalue=Content("")):
+            parts += ["\n", left.truncate(lens_width, pad=True), "  ", right]
+        self.put(*parts)
+
+    def seen(self, count, at, room):
+        "Of so many lines those for which there is room, around the one of a number."
+        first = max(0, min(at - room // 2, count - room))
+        return range(first, min(count, first + room))
+
+    def marker(self, at, here, action):
+        "The number of a line; a click chooses it."
+        look = KEY if at == here else DIM
+        return button(f"{'▸' if at == here else ' '}{at + 1:>2} ", f"screen.look{action}", look)
+
+    def lens(self, room, has_bars):
+        "A line for each layer: its likeliest token, how likely, and how likely the one was that came."
+        for at in self.seen(len(self.found), self.at_layer, room):
+            found = self.found[at]
+            text, prob = found["says"][0]
+            bar = ""
+            if has_bars:
+                bar = f"{'▇' * round(prob * self.BAR):{self.BAR}}"
+            look = "bold $text-accent" if at == self.at_layer else "$primary 70%"
+            came = "$text-success" if prob == found["prob"] else DIM
+            yield bits(
+                self.marker(at, self.at_layer, (at - self.at_layer, 0)),
+                (f"{visible(text):10.10} ", "bold"), f"{prob:>6.1%} ", (bar, look),
+                (f"{found['prob']:>7.1%}", came),
+            )
+
+    def looks(self, room, width):
+        "The end of what the model saw, and under each token how much of it each head took."
+        columns = []                             # (character, number of its token), as many as fit
+        for n in range(len(self.texts) - 1, -1, -1):
+            columns = [(character, n) for character in visible(self.texts[n])] + columns
+            if len(columns) >= width - 4:
+                break
+        columns = columns[-max(1, width - 4):]
+        yield bits("    ", ("".join(character for character, _ in columns), "bold"))
+        shares = self.shares()
+        for at in self.seen(len(shares), self.at_head, room - 1):
+            bars = "".join(attention_bar(shares[at][n]) * cell_len(letter) for letter, n in columns)
+            look = "$text-accent" if at == self.at_head else "$primary 70%"
+            yield bits(self.marker(at, self.at_head, (0, at - self.at_head)), (bars, look))
+
+
+class Voice(Vertical):
+    "A checkpoint to talk to and the conversation with it: a column of Chat, which has one or two of them."
+
+    DEFAULT_CSS = """
+    Voice {
+        width: 1fr;
         #model { height: 1; padding: 0 1; background: $boost; text-wrap: nowrap; }
         #said { padding: 0 1; }
         #said:focus { background-tint: $foreground 2%; }
         #turns { height: auto; min-height: 100%; }
         #welcome { padding: 1 2; color: $foreground 70%; }
+    }
+    """
+    REASONS = {                                  # why an answer ended: of the protocol, in plain words
+        "length": "full length",
+        "end": "the text is at its end",
+        "stop": "stop text reached",
+        "cancelled": "stopped",
+    }
+
+    BROAD = 58                                   # columns from which there is room for a bar
+
+    class Changed(Message):
+        "It was loaded, failed, or ended an answer."
+
+    def __init__(self, differs=None, **more):
+        super().__init__(**more)
+        self.differs = differs or {}             # settings of its own, whatever the knobs say
+        self.talk = None                         # a Talk
+        self.path = None                         # of the checkpoint
+        self.ready = None                        # what the model said of itself when it was loaded
+        self.file = None, None                   # the step and the loss of the file that is loaded
+        self.trouble = ""
+        self.pieces = []                         # said, but not yet shown
+        self.count = 0                           # the number of the last request for an answer
+        self.busy = None                         # the Turn that is being written
+        self.used = 0                            # tokens of the context
+        self.looking = None                      # the number of a request to look inside
+        self.inside = None                       # what came of it
+
+    def compose(self):
+        yield Words(id="model")
+        with VerticalScroll(id="said") as said, Vertical(id="turns"):
+            said.anchor()                        # it stays at its end, until somebody scrolls
+            yield Words(id="welcome")
+
+    def on_mount(self):
+        self.talk = Talk(self.app.gpt, self.heard)
+        if self.path:                            # it was named before there was a place for it
+            self.load(self.path)
+
+    def on_unmount(self):
+        self.talk.kill()
+
+    @property
+    def turns(self):
+        "Of what was asked the version that is shown."
+        return [turn for turn in self.query(Turn) if turn.display]
+
+    @property
+    def is_loading(self):
+        return bool(self.path) and not self.ready and not self.trouble
+
+    # the model
+
+    def load(self, path):
+        self.path = path
+        self.ready = None
+        self.trouble = ""
+        self.used = 0
+        if self.talk:
+            if self.busy:
+                self.talk.stop(self.count)
+            self.finish("stopped")
+            self.talk.load(path)
+            self.show()
+
+    def heard(self, kind, answer):
+        "Called on the thread that listens."
+        if kind == "piece":
+            self.pieces.append(answer)           # they wait for the next repaint
+        else:
+            self.call_later(self.hear, kind, answer)
+
+    def hear(self, kind, answer):
+        self.flush()
+        if self.looking and answer.get("id") == self.looking:  # what it saw, or an error
+            self.looking = None
+            self.inside = answer
+        elif kind == "ready":
+            self.ready = answer
+            self.file = self.step_and_loss()
+            self.trouble = ""
+        elif kind == "gone":
+            self.ready = None
+            self.looking = None
+            self.trouble = answer["message"]
+            self.finish("its process ended")
+        elif kind == "error":
+            self.trouble = answer.get("message", "an error without a word")
+            self.finish("error")
+        elif kind == "done" and str(answer.get("id")) == str(self.count):
+            self.used = number(answer.get("context_used")) or self.used
+            tokens = number(answer.get("tokens"))
+            self.finish(answer.get("reason", ""), tokens, number(answer.get("tokens_per_s")))
+        self.show()
+        self.post_message(self.Changed())
+
+    def flush(self):
+        "Show what came since the last repaint. -> whether anything did"
+        came = self.pieces[:]
+        del self.pieces[:len(came)]              # others may have come by now
+        turn = self.busy
+        if not turn:
+            return False
+        pieces = [piece for piece in came if str(piece.get("id")) == str(self.count)]
+        if pieces:
+            turn.add(pieces)
+            self.used += len(pieces)
+            speed = len(turn.tokens) / max(0.01, time.monotonic() - turn.asked)
+            turn.tell(f"{len(turn.tokens)} tokens · {speed:.0f} tokens/s · writing, esc stops")
+            self.show_model()
+        if turn.stopping and time.monotonic() - turn.stopping > DEAF_SECONDS:
+            self.talk.kill()
+            self.finish("stopped; its process was ended")
+        return bool(pieces)
+
+    def finish(self, why, tokens=None, speed=None):
+        "The answer is at its end: below it stands what it took and how it was sampled."
+        turn = self.busy
+        self.busy = None
+        if not turn:
+            return
+        report = [f"{len(turn.tokens) if tokens is None else tokens} tokens"]
+        if speed:
+            report.append(f"{speed:.0f} tokens/s")
+        for setting in SETTINGS:
+            value = turn.settings[setting.name]
+            if setting.said and value != setting.off:
+                report.append(f"{setting.said} {value:g}")
+        why = clean(why)
+        turn.tell(" · ".join([*report, self.REASONS.get(why, why)]))
+
+    # what is shown
+
+    def show(self):
+        self.show_model()
+        welcome = self.query_one("#welcome", Words)
+        texts = self.welcome()
+        welcome.put(*texts)
+        welcome.display = bool(texts)
+
+    def welcome(self):
+        "What is said before there is a conversation."
+        is_dialogue = self.screen.knob("mode") == "dialogue"
+        if self.trouble:
+            return [("It does not work:\n", "bold $text-error"), clean(self.trouble), "\n\n", ("ctrl+o", KEY),
+                    " opens another checkpoint."]
+        if not self.path:
+            return [("No model yet. ", "bold"), "To talk you need a trained one.\n\n",
+                    ("esc 1", KEY), " trains one: nano takes a minute or two.\n",
+                    ("ctrl+o", KEY), " lists what is there."]
+        if not self.ready:
+            later = "\nWhat you typed is sent when it is ready." if self.screen.waits else ""
+            return [f"Loading {clean(self.path)} …{later}"]
+        if not self.turns and is_dialogue:
+            return ["Dialogue: what you say stands after User:, and the model goes on after Assistant:. "
+                    "It was trained to continue text and not to answer: expect noise."]
+        if not self.turns:
+            return ["This model continues text; it was not taught to answer questions. Write the beginning, "
+                    "and it writes the rest."]
+        return []
+
+    def show_model(self):
+        "The line above: which model, how far it was trained, and how much of its context is used."
+        width = self.size.width - 2
+        line = self.query_one("#model", Words)
+        if not self.path:
+            line.put(ends(width, [("no model", "bold")], []))
+            return
+        name = f"{clean(self.path.parent.name)} "
+        own = "".join(f"{s.said} {self.differs[s.name]:g} " for s in SETTINGS if s.name in self.differs)
+        fullness, color = self.context()
+        room = width - len(name + self.path.name + own + fullness)
+        fitting = (about for about in self.about_model() if len(about) < room)
+        about = next(fitting, "")
+        left = [(name, "bold"), (own, "$text-accent"), self.path.name, (about, DIM)]
+        line.put(ends(width, left, [(fullness, color)]))
+
+    def about_model(self):
+        "What there is to say of it, the longest first."
+        if not self.ready:
+            return []
+        level = f"  {clean(self.ready.get('level', ''))}"
+        step, loss = self.file
+        if step is None:
+            return [level]
+        trained = f"  step {step:,}"
+        if loss is not None:
+            trained += f" · val {fixed(loss)}"
+        return [f"{level} ·{trained[1:]}", trained, level]
+
+    def step_and_loss(self):
+        """Of the file as it was loaded: training may have gone on since. The model itself knows best, but of
+        a latest.pt no loss."""
+        run = self.app.runs.get(self.path.parent)
+        in_run = run.in_file(self.path.name) if run else (None, None)
+        step = number(self.ready.get("step"))
+        if step is None:
+            return in_run
+        loss = number(self.ready.get("val_loss"))
+        if loss is None and in_run[0] == step:
+            loss = in_run[1]
+        return int(step), loss
+
+    def context(self):
+        "-> a bar of how full it is, and its colour."
+        size = number((self.ready or {}).get("block_size"))
+        if not size:
+            return "", "$text-success"
+        used = min(self.used, size)
+        filled = round(12 * used / size)
+        bar = f"context {'█' * filled}{'░' * (12 - filled)} {used}/{size} "
+        forgets = self.used > size
+        if self.size.width < self.BROAD:
+            bar = f"{'forgets' if forgets else 'context'} {used}/{size} "
+        elif forgets:
+            bar = f"forgets its beginning  {bar}"
+        return bar, "$text-warning" if forgets else "$text-success"
+
+    # asking
+
+    async def begin(self, turn, settings, instead=None):
+        "A new turn, after all others; instead: one that is removed, in all its versions."
+        for version in instead.versions if instead else []:
+            if version.is_attached:
+                await version.remove()
+        for version in turn.versions:
+            version.display = version is turn
+        self.query_one("#welcome").display = False
+        turn.voice = self
+        await self.query_one("#turns").mount(turn)
+        self.ask(turn, settings)
+
+    def ask(self, turn, settings):
+        "Let the model go on from all of the turn."
+        self.count += 1
+        self.busy = turn
+        turn.asked = time.monotonic()
+        turn.stopping = None
+        turn.model = str(self.path)
+        turn.settings = {**settings, **self.differs}
+        prompt = turn.sent + turn.text()
+        turn.requests.append((len(turn.tokens), prompt))
+        request = {"id": self.count, "prompt": prompt, "probs": True, **turn.settings}
+        if turn.stop:
+            request["stop"] = turn.stop
+        self.talk.say(**request)
+        turn.tell("thinking …")
+        self.query_one("#said").scroll_end(animate=False)
+
+    def stop(self):
+        if not self.busy.stopping:
+            self.busy.stopping = time.monotonic()
+        self.talk.stop(self.count)
+
+    def new_turn(self, text, instead, is_dialogue, xray):
+        if not is_dialogue:
+            return Turn(text, text, xray=xray)
+        before = ""
+        turns = [turn for turn in self.turns if turn is not instead]
+        if turns:
+            before = turns[-1].sent + turns[-1].text()
+        sent = f"{before}\n\nUser: {text}\n\nAssistant:".lstrip("\n")  # as `gpt.py chat` has it
+        return Turn(f"{text}\n", sent, "User:", xray)
+
+    def step(self, by):
+        "Another version of the last answer."
+        if not self.turns:
+            return
+        here = self.turns[-1]
+        versions = here.versions
+        shown = versions[(versions.index(here) + by) % len(versions)]
+        here.display = False
+        shown.display = True
+        shown.tell(shown.told)
+        self.query_one("#said").scroll_end(animate=False)
+
+    # looking inside
+
+    def look_inside(self, turn, at):
+        "Ask what went on in the model before it said a token. -> why that can't be said, or nothing"
+        token = turn.tokens[at]
+        if token.id is None:
+            return "It is the rest of a character and no token of its own."
+        if turn.model != str(self.path) or not self.ready:
+            return "It was said by another model than the one that is loaded."
+        prompt, said = turn.said_before(at)
+        self.looking = f"inside {id(turn)} {at}"
+        self.talk.say(id=self.looking, prompt=prompt, inside=[turn.tokens[n].id for n in said])
+
+    def scroll_to_row(self, y):
+        said = self.query_one("#said")
+        if not said.scroll_offset.y <= y < said.scroll_offset.y + said.size.height:
+            said.scroll_to(y=y - said.size.height // 2, animate=False)
+
+
+class Chat(Page):
+    HELP = """The model goes on with the text you begin. enter in an empty box: it writes on. esc stops it;
+esc again leaves the box; there single keys work: x for the X-ray, then ← → from token to token, and i to
+look inside one: what each layer would have said, and where its heads looked. F6 lets two answer at once."""
+    CSS = """
+    Chat {
         #peek { display: none; height: 3; padding: 0 1; text-wrap: nowrap; }
-        #peek { border-top: solid $foreground 15%; }
+        #peek, #inside { border-top: solid $foreground 15%; }
         #chat.-xray #peek { display: block; }
+        #inside { height: 8; padding: 0 1; }
+        #chat.-inside #inside { display: block; }
+        #chat.-inside #peek { display: none; }
+        #voices { height: 1fr; }
+        Voice.second { border-left: solid $foreground 15%; }
         #controls { width: 43; display: none; padding: 0 1; border-left: solid $foreground 15%; }
         #controls Label { width: 19; }
         &.-wide #controls, #chat.-knobs #controls { display: block; }
@@ -2860,12 +3716,6 @@ esc again leaves the box; there single keys work: x for the X-ray, then ← → 
     }
     """
     KEYED = (Prompt,)
-    REASONS = {                                  # why an answer ended: of the protocol, in plain words
-        "length": "full length",
-        "end": "the text is at its end",
-        "stop": "stop text reached",
-        "cancelled": "stopped",
-    }
     BINDINGS = [
         Binding("escape", "stop", "Stop"),
         hidden("escape", "leave", "Leave or enter the box"),
@@ -2874,37 +3724,36 @@ esc again leaves the box; there single keys work: x for the X-ray, then ← → 
         Binding("ctrl+o", "open", "Model"),
         Binding("ctrl+t,f8,t", "knobs", "Tune"),
         Binding("ctrl+l,x", "xray", "X-ray"),
+        Binding("f7,i", "inside", "Inside"),
+        Binding("f6,b", "beside", "Two"),
         Binding("ctrl+s", "save", "Save"),
         hidden("ctrl+n,f9,n", "new", "New"),
+        hidden("v", "version(1)", "Next version of the answer"),
+        hidden("V", "version(-1)", "Version before"),
         hidden("y", "copy", "Copy the reply"),
         hidden("e", "edit", "Edit and resend"),
         hidden("left", "token(-1)", "Token before"),
         hidden("right", "token(1)", "Next token"),
+        hidden("l", "look(1, 0)", "Next layer"),
+        hidden("L", "look(-1, 0)", "Layer before"),
+        hidden("h", "look(0, 1)", "Next head"),
+        hidden("H", "look(0, -1)", "Head before"),
     ]
 
     def __init__(self):
         super().__init__()
-        self.talk = None                         # a Talk
-        self.path = None                         # of the checkpoint
-        self.ready = None                        # what the model said of itself when it was loaded
-        self.file = None, None                   # the step and the loss of the file that is loaded
-        self.trouble = ""
-        self.pieces = []                         # said, but not yet shown
-        self.count = 0                           # the number of the last request
-        self.busy = None                         # the Turn that is being written
-        self.editing = None                      # the Turn that what is sent next replaces
+        self.editing = []                        # the Turns that what is sent next replaces
         self.waits = False                       # whether what is typed is sent when the model is ready
-        self.used = 0                            # tokens of the context
         self.xray = False
+        self.is_inside = False                   # whether it is shown what goes on in the model
 
     def body(self):
-        yield Words(id="model")
         with Horizontal(id="chat"):
             with Vertical():
-                with VerticalScroll(id="said") as said, Vertical(id="turns"):
-                    said.anchor()                # it stays at its end, until somebody scrolls
-                    yield Words(id="welcome")
+                with Horizontal(id="voices"):
+                    yield Voice()
                 yield Words(id="peek")
+                yield Inside()
             with VerticalScroll(id="controls", can_focus=False):
                 yield from self.knobs()
         yield Prompt(id="prompt", compact=True)
@@ -2925,20 +3774,48 @@ esc again leaves the box; there single keys work: x for the X-ray, then ← → 
             self.query_one(f"#{setting.name}", Knob).value = str(setting.default)
 
     def on_mount(self):
-        self.talk = Talk(self.app.gpt, self.heard)
         prompt = self.query_one(Prompt)
         prompt.border_subtitle = "enter send · ctrl+j new line"
         prompt.focus()
         self.set_interval(1 / 10, self.flush)
 
-    def on_unmount(self):
-        self.talk.kill()
+    # the voices
+
+    @property
+    def voices(self):
+        return list(self.query(Voice))
+
+    @property
+    def voice(self):
+        "The one that keys are about: where the focus is or the token under the cursor, else the first."
+        voices = self.voices
+        for voice in voices:
+            if self.focused and voice in self.focused.ancestors:
+                return voice
+        for voice in voices:
+            if any(turn.at is not None for turn in voice.turns):
+                return voice
+        return voices[0]
+
+    @property
+    def path(self):
+        return self.voices[0].path
+
+    @property
+    def ready(self):
+        return self.voices[0].ready
+
+    @property
+    def count(self):
+        return self.voices[0].count
 
     @property
     def turns(self):
-        return list(self.query(Turn))
+        return self.voices[0].turns
 
-    # the model
+    @property
+    def busy(self):
+        return any(voice.busy for voice in self.voices)
 
     def on_screen_resume(self):
         path = self.app.wanted
@@ -2949,162 +3826,42 @@ esc again leaves the box; there single keys work: x for the X-ray, then ← → 
             if chosen.checkpoints:
                 path = chosen.folder / chosen.checkpoints[0]
         if path and (path != self.path or not self.ready):
-            self.load(path)
+            self.voices[0].load(path)
         super().on_screen_resume()
 
-    def load(self, path):
-        self.path = path
-        self.ready = None
-        self.trouble = ""
-        self.used = 0
-        self.finish("stopped")
-        self.talk.load(path)
-        self.show()
-
-    def heard(self, kind, answer):
-        "Called on the thread that listens."
-        if kind == "piece":
-            self.pieces.append(answer)           # they wait for the next repaint
-        else:
-            self.call_later(self.hear, kind, answer)
-
-    def hear(self, kind, answer):
-        self.flush()
-        if kind == "ready":
-            self.ready = answer
-            self.file = self.step_and_loss()
-            self.trouble = ""
-            if self.waits:
-                self.action_send()
-        elif kind == "gone":
-            self.ready = None
-            self.trouble = answer["message"]
-            self.finish("its process ended")
-        elif kind == "error":
-            self.trouble = answer.get("message", "an error without a word")
-            self.finish("error")
-        elif kind == "done" and str(answer.get("id")) == str(self.count):
-            self.used = number(answer.get("context_used")) or self.used
-            tokens = number(answer.get("tokens"))
-            self.finish(answer.get("reason", ""), tokens, number(answer.get("tokens_per_s")))
-        self.show()
-
     def flush(self):
-        "Show what came since the last repaint."
-        came = self.pieces[:]
-        del self.pieces[:len(came)]              # others may have come by now
-        turn = self.busy
-        if not turn:
+        if not self.busy:
             return
-        pieces = [piece for piece in came if str(piece.get("id")) == str(self.count)]
-        if pieces:
-            with self.app.batch_update():
-                turn.add(pieces)
-                self.used += len(pieces)
-                speed = len(turn.tokens) / max(0.01, time.monotonic() - turn.asked)
-                turn.tell(f"{len(turn.tokens)} tokens · {speed:.0f} tokens/s · writing, esc stops")
-                if self.xray and turn.at is None:
-                    self.peek(turn.tokens[-1])
-                self.show_model()
-        if turn.stopping and time.monotonic() - turn.stopping > DEAF_SECONDS:
-            self.talk.kill()
-            self.finish("stopped; its process was ended")
+        with self.app.batch_update():
+            came = [voice.flush() for voice in self.voices]
+            if any(came):
+                self.follow()
 
-    def finish(self, why, tokens=None, speed=None):
-        "The answer is at its end: below it stands what it took and how it was sampled."
-        turn = self.busy
-        self.busy = None
-        if not turn:
-            return
-        report = [f"{len(turn.tokens) if tokens is None else tokens} tokens"]
-        if speed:
-            report.append(f"{speed:.0f} tokens/s")
-        for setting in SETTINGS:
-            value = turn.settings[setting.name]
-            if setting.said and value != setting.off:
-                report.append(f"{setting.said} {value:g}")
-        why = clean(why)
-        turn.tell(" · ".join([*report, self.REASONS.get(why, why)]))
+    def follow(self):
+        "Of what comes the newest token is read, unless another one is under the cursor."
+        turns = self.turns
+        if self.xray and turns and turns[-1].tokens and not self.pointed():
+            self.peek(turns[-1].tokens[-1])
+
+    @on(Voice.Changed)
+    def voice_changed(self):
+        self.show()
+        self.follow()
         self.refresh_bindings()
+        if self.waits and not any(voice.is_loading for voice in self.voices):
+            self.action_send()
+        for voice in self.voices:
+            if voice.inside:
+                self.show_inside(voice)
 
     # what is shown
 
     def show(self):
         super().show()
-        self.show_model()
+        for voice in self.voices:
+            voice.show()
         is_dialogue = self.knob("mode") == "dialogue"
         self.query_one(Prompt).border_title = "say something" if is_dialogue else "begin a text"
-        welcome = self.query_one("#welcome", Words)
-        texts = self.welcome()
-        welcome.put(*texts)
-        welcome.display = bool(texts)
-
-    def welcome(self):
-        "What is said before there is a conversation."
-        if self.trouble:
-            return [("It does not work:\n", "bold $text-error"), clean(self.trouble), "\n\n", ("ctrl+o", KEY),
-                    " opens another checkpoint."]
-        if not self.path:
-            return [("No model yet. ", "bold"), "To talk you need a trained one.\n\n",
-                    ("esc 1", KEY), " trains one: nano takes a minute or two.\n",
-                    ("ctrl+o", KEY), " lists what is there."]
-        if not self.ready:
-            later = "\nWhat you typed is sent when it is ready." if self.waits else ""
-            return [f"Loading {clean(self.path)} …{later}"]
-        if not self.turns and self.knob("mode") == "dialogue":
-            return ["Dialogue: what you say stands after User:, and the model goes on after Assistant:. "
-                    "It was trained to continue text and not to answer: expect noise."]
-        if not self.turns:
-            return ["This model continues text; it was not taught to answer questions. Write the beginning, "
-                    "and it writes the rest."]
-        return []
-
-    def show_model(self):
-        "The line above: which model, how far it was trained, and how much of its context is used."
-        width = self.size.width - 2
-        line = self.query_one("#model", Words)
-        if not self.path:
-            line.put(ends(width, [("no model", "bold")], []))
-            return
-        name = f"{clean(self.path.parent.name)} "
-        context, color = self.context()
-        room = width - len(name + self.path.name + context)
-        fitting = (about for about in self.about_model() if len(about) < room)
-        about = next(fitting, "")
-        line.put(ends(width, [(name, "bold"), self.path.name, (about, DIM)], [(context, color)]))
-
-    def about_model(self):
-        "What there is to say of it, the longest first."
-        if not self.ready:
-            return []
-        level = f"  {clean(self.ready.get('level', ''))}"
-        step, loss = self.file
-        if step is None:
-            return [level]
-        trained = f"  step {step:,}"
-        if loss is not None:
-            trained += f" · val {fixed(loss)}"
-        return [f"{level} ·{trained[1:]}", trained, level]
-
-    def step_and_loss(self):
-        "Of the file as it was loaded: training may have gone on since. The model itself knows best."
-        step = number(self.ready.get("step"))
-        if step is not None:
-            return int(step), number(self.ready.get("val_loss"))
-        run = self.app.runs.get(self.path.parent)
-        return run.in_file(self.path.name) if run else (None, None)
-
-    def context(self):
-        "-> a bar of how full it is, and its colour."
-        size = number((self.ready or {}).get("block_size"))
-        if not size:
-            return "", "$text-success"
-        used = min(self.used, size)
-        filled = round(12 * used / size)
-        bar = f"context {'█' * filled}{'░' * (12 - filled)} {used}/{size} "
-        if self.used > size:
-            return f"forgets its beginning  {bar}", "$text-warning"
-        return bar, "$text-success"
 
     # asking
 
@@ -3119,29 +3876,14 @@ esc again leaves the box; there single keys work: x for the X-ray, then ← → 
             values["seed"] = int.from_bytes(os.urandom(2), "big") + 1
         return values
 
-    def ask(self, turn):
-        "Let the model go on from all of the turn."
-        self.count += 1
-        self.busy = turn
-        turn.asked = time.monotonic()
-        turn.stopping = None
-        turn.model = str(self.path)
-        turn.settings = self.settings()
+    async def begin(self, turns, instead=None):
+        "Let each voice answer: turns and what they replace, by voice. All of them by the same dice."
         self.point_nowhere()
-        request = {"id": self.count, "prompt": turn.sent + turn.text(), "probs": True, **turn.settings}
-        if turn.stop:
-            request["stop"] = turn.stop
-        self.talk.say(**request)
-        turn.tell("thinking …")
-        self.query_one("#said").scroll_end(animate=False)
+        settings = self.settings()
+        replaced = instead or {}
+        for voice, turn in turns.items():
+            await voice.begin(turn, settings, replaced.get(voice))
         self.refresh_bindings()
-
-    async def begin(self, turn, instead=None):
-        if instead and instead.is_attached:
-            await instead.remove()
-        self.query_one("#welcome").display = False
-        await self.query_one("#turns").mount(turn)
-        self.ask(turn)
 
     @work
     async def action_send(self):
@@ -3149,8 +3891,9 @@ esc again leaves the box; there single keys work: x for the X-ray, then ← → 
             self.notify("It is still writing: esc stops it")
             return
         prompt = self.query_one(Prompt)
-        if not self.ready:
-            self.waits = bool(prompt.text and self.path and not self.trouble)
+        able = [voice for voice in self.voices if voice.ready]
+        if not able or any(voice.is_loading for voice in self.voices):
+            self.waits = bool(prompt.text) and any(voice.is_loading for voice in self.voices)
             self.show()
             return
         self.waits = False
@@ -3159,78 +3902,97 @@ esc again leaves the box; there single keys work: x for the X-ray, then ← → 
         if not text:
             self.action_on()
             return
-        instead = self.editing
-        self.editing = None
-        await self.begin(self.new_turn(text, instead), instead)
-
-    def new_turn(self, text, instead):
-        if self.knob("mode") == "continue":
-            return Turn(text, text, xray=self.xray)
-        before = ""
-        turns = [turn for turn in self.turns if turn is not instead]
-        if turns:
-            before = turns[-1].sent + turns[-1].text()
-        sent = f"{before}\n\nUser: {text}\n\nAssistant:".lstrip("\n")  # as `gpt.py chat` has it
-        return Turn(f"{text}\n", sent, "User:", self.xray)
+        instead = {turn.voice: turn for turn in self.editing}
+        self.editing = []
+        is_dialogue = self.knob("mode") == "dialogue"
+        turns = {}
+        for voice in able:
+            turns[voice] = voice.new_turn(text, instead.get(voice), is_dialogue, self.xray)
+        await self.begin(turns, instead)
 
     def check_action(self, action, parameters):
         if action in ("again", "on", "save", "edit", "copy", "new"):
             return bool(self.is_mounted and self.turns and not self.busy)
+        if action == "version":
+            return bool(self.turns and not self.busy and len(self.turns[-1].versions) > 1)
+        if action == "beside":
+            return not self.busy
         if action == "stop":
             return bool(self.busy)
         if action == "leave":
             return not self.busy
-        if action == "token":
+        if action in ("token", "inside"):
             return self.xray
+        if action == "look":
+            return self.is_inside
         return True
 
     def action_stop(self):
-        if not self.busy.stopping:
-            self.busy.stopping = time.monotonic()
-        self.talk.stop(self.count)
+        for voice in self.voices:
+            if voice.busy:
+                voice.stop()
 
     def action_leave(self):
-        said = self.query_one("#said")
+        said = self.voices[0].query_one("#said")
         chat = self.query_one("#chat")
         if chat.has_class("-knobs"):
             chat.remove_class("-knobs")
             self.query_one(Prompt).focus()
-        elif self.focused is said:
-            self.query_one(Prompt).focus()
-        else:
+        elif self.focused is self.query_one(Prompt):
             said.focus()
+        else:
+            self.query_one(Prompt).focus()
+
+    def answered(self):
+        "The last turn of each voice that can answer."
+        return {voice: voice.turns[-1] for voice in self.voices if voice.ready and voice.turns}
 
     @work
     async def action_again(self):
-        if self.ready:
-            last = self.turns[-1]
-            await self.begin(Turn(last.shown, last.sent, last.stop, self.xray), last)
+        "Another answer to the same. The one before is kept: v goes from one to the next."
+        await self.begin({voice: turn.again() for voice, turn in self.answered().items()})
 
     def action_on(self):
-        if self.turns and self.ready and not self.busy:
-            self.ask(self.turns[-1])
+        if self.busy:
+            return
+        self.point_nowhere()
+        settings = self.settings()
+        for voice, turn in self.answered().items():
+            voice.ask(turn, settings)
+        self.refresh_bindings()
+
+    def action_version(self, by):
+        self.point_nowhere()
+        for voice in self.voices:
+            voice.step(by)
 
     def action_edit(self):
         if not self.turns or self.busy:
             return
-        self.editing = self.turns[-1]
+        self.editing = list(self.answered().values())
+        last = self.turns[-1]
         prompt = self.query_one(Prompt)
-        prompt.text = self.editing.shown
-        if self.editing.stop:                    # of a dialogue: a line of its own
-            prompt.text = self.editing.shown.rstrip("\n")
+        prompt.text = last.shown
+        if last.stop:                            # of a dialogue: a line of its own
+            prompt.text = last.shown.rstrip("\n")
         prompt.move_cursor(prompt.document.end)
         prompt.focus()
 
     @work
     async def action_new(self):
         await self.query(Turn).remove()
-        self.used = 0
+        for voice in self.voices:
+            voice.used = 0
+        self.point_nowhere()
         self.show()
 
-    @work
-    async def action_open(self):
+    # which models
+
+    def checkpoints(self, first=None):
+        "All that can be talked to, as lines of a list; those of a folder before all others."
         options = []
-        for run in self.app.newest_first():
+        runs = self.app.newest_first()
+        for run in sorted(runs, key=lambda run: run.folder != first):
             for name in run.checkpoints:
                 loss = best_loss(run)
                 if name == "latest.pt":
@@ -3238,12 +4000,56 @@ esc again leaves the box; there single keys work: x for the X-ray, then ← → 
                 about = f"{run.shape('{level:5}')} val {fixed(loss)}"
                 shown = bits((f"{run.name:24} ", "bold"), f"{name:10}", (about, DIM))
                 options.append((str(run.folder / name), shown))
+        return options
+
+    @work
+    async def action_open(self):
+        voice = self.voice
+        options = self.checkpoints()
         if not options:
             self.notify("There is no checkpoint yet: 1 trains a model", severity="warning")
             return
         path = await self.app.push_screen_wait(Pick("talk to", options))
         if path:
-            self.load(Path(path))
+            voice.load(Path(path))
+
+    @work
+    async def action_beside(self):
+        "A second voice beside the first, or no longer."
+        first, *others = self.voices
+        if others:
+            await others[0].remove()
+            self.query_one(Prompt).focus()
+            self.show()
+            return
+        if not first.path:
+            self.notify("There is no model yet to stand beside", severity="warning")
+            return
+        same = "", bits(("the same model ", "bold"), ("at another temperature", DIM))
+        options = [option for option in self.checkpoints(first.path.parent) if option[0] != str(first.path)]
+        path = await self.app.push_screen_wait(Pick("who answers beside it", [same, *options]))
+        if path is None:
+            return
+        differs = {}
+        if not path:
+            temperature = await self.app.push_screen_wait(self.other_temperature())
+            if not temperature:
+                return
+            differs = {"temperature": float(temperature)}
+        second = Voice(differs, classes="second")
+        second.load(Path(path) if path else first.path)
+        await self.query_one("#voices").mount(second)
+        self.show()
+
+    def other_temperature(self):
+
+        def problem(text):
+            value = number_of(text)
+            if value is None or not 0 <= value <= 10:
+                return "a number from 0, where the likeliest is taken, to 10"
+
+        here = float(self.knob("temperature"))
+        return Enter("temperature on the right", f"{here + 0.4 if here <= 1 else here - 0.4:g}", problem)
 
     @on(Knob.Changed)
     def remember(self):
@@ -3263,26 +4069,27 @@ esc again leaves the box; there single keys work: x for the X-ray, then ← → 
     def action_xray(self):
         self.xray = not self.xray
         self.query_one("#chat").set_class(self.xray, "-xray")
-        for turn in self.turns:
-            turn.xray = self.xray
-            turn.at = None
-            for part in range(len(turn.starts)):
-                turn.paint(part)
         self.point_nowhere()
+        for turn in self.query(Turn):
+            turn.xray = self.xray
+            turn.paint_all()
         if self.xray and self.turns and not self.busy:
-            self.query_one("#said").focus()
-            if self.turns[-1].tokens:
-                self.peek(self.turns[-1].tokens[-1])
+            self.voices[0].query_one("#said").focus()
+        self.follow()
+        if self.is_inside:
+            self.action_inside()
         self.refresh_bindings()
+
+    def pointed(self):
+        "The turn with the token under the cursor, or None."
+        return next((turn for voice in self.voices for turn in voice.turns if turn.at is not None), None)
 
     def action_token(self, by):
         "From the token under the cursor; without one, from that end where the way begins."
-        if not self.turns:
+        turns = self.voice.turns
+        if not turns:
             return
-        here = self.turns[-1]
-        for turn in self.turns:
-            if turn.at is not None:
-                here = turn
+        here = next((turn for turn in turns if turn.at is not None), turns[-1])
         at = here.at
         if at is None:
             at = -1 if by > 0 else len(here.tokens)
@@ -3290,39 +4097,37 @@ esc again leaves the box; there single keys work: x for the X-ray, then ← → 
 
     def point_nowhere(self):
         "No token is under the cursor: what was read of one is gone."
-        for turn in self.turns:
+        for turn in self.query(Turn):
             turn.point(None)
         self.query_one("#peek", Words).put(
             ("← → go from token to token, the mouse points at one: how likely it was, and what else", DIM)
         )
+        inside = self.query_one(Inside)
+        inside.about = []
+        inside.nothing("← → choose a token: what each layer would have said, and where its heads looked.")
 
     def on_mouse_move(self, event):
         at = event.style.meta.get("token")
         if self.xray and at is not None:
             chunk, _ = self.get_widget_at(*event.screen_offset)
-            self.point(chunk.parent, at)
+            turn = chunk.parent
+            if turn.at != at:
+                self.point(turn, at)
 
     def point(self, turn, at):
         "Put the cursor on a token: what else could have stood there?"
-        for other in self.turns:
+        for other in self.query(Turn):
             if other is not turn:
                 other.point(None)
         if not turn.tokens:
             return
         turn.point(max(0, min(len(turn.tokens) - 1, at)))
-        self.scroll_to_row(turn.virtual_region.y + turn.row_of(turn.at))
+        turn.voice.scroll_to_row(turn.virtual_region.y + turn.row_of(turn.at))
         self.peek(turn.tokens[turn.at])
-
-    def scroll_to_row(self, y):
-        said = self.query_one("#said")
-        if not said.scroll_offset.y <= y < said.scroll_offset.y + said.size.height:
-            said.scroll_to(y=y - said.size.height // 2, animate=False)
+        if self.is_inside:
+            self.look_inside()
 
     def peek(self, token):
-
-        def visible(text):
-            return clean(repr(text)[1:-1]).replace(" ", "␣")
-
         parts = [(visible(token.text), "bold reverse")]
         if token.prob is None:
             parts.append("  no numbers")
@@ -3331,26 +4136,80 @@ esc again leaves the box; there single keys work: x for the X-ray, then ← → 
         others = [(text, prob) for text, prob in token.others if text != token.text]
         for text, prob in others:
             parts += [(visible(text), "bold"), f" {prob:.1%}  "]
-        parts.append(("\nexpected: ", DIM))
+        self.query_one(Inside).about = parts
+        legend = [("\nexpected: ", DIM)]
         for word, prob in EXPECTED.items():
-            parts += [(f" {word} ", surprise(prob)), " "]
-        self.query_one("#peek", Words).put(*parts)
+            legend += [(f" {word} ", surprise(prob)), " "]
+        self.query_one("#peek", Words).put(*parts, *legend)
+
+    # looking inside
+
+    def action_inside(self):
+        self.is_inside = not self.is_inside
+        self.query_one("#chat").set_class(self.is_inside, "-inside")
+        turns = self.voice.turns
+        turn = self.pointed() or (turns[-1] if turns else None)
+        if self.is_inside and turn and turn.tokens and not self.busy:
+            self.voice.query_one("#said").focus()
+            at = len(turn.tokens) - 1 if turn.at is None else turn.at
+            self.call_after_refresh(self.point, turn, at)
+        elif turn:
+            turn.point(turn.at)                  # without the shades
+        self.refresh_bindings()
+
+    def look_inside(self):
+        "Ask about the token under the cursor, unless an answer is on its way: then about it after that."
+        turn = self.pointed()
+        voice = turn.voice
+        if self.busy:
+            self.query_one(Inside).nothing("It is still writing.")
+        elif not voice.looking:
+            why = voice.look_inside(turn, turn.at)
+            if why:
+                self.query_one(Inside).nothing(why)
+
+    def show_inside(self, voice):
+        answer = voice.inside
+        voice.inside = None
+        turn = self.pointed()
+        if not self.is_inside or not turn:
+            return
+        if answer["id"] != f"inside {id(turn)} {turn.at}":
+            self.look_inside()                   # the cursor has gone on meanwhile
+        elif answer["kind"] == "error":
+            self.query_one(Inside).nothing(answer["message"])
+        else:
+            self.query_one(Inside).take(answer)
+            self.action_look(0, 0)
+
+    def action_look(self, layers, heads):
+        "Another layer, another head."
+        inside = self.query_one(Inside)
+        turn = self.pointed()
+        if inside.found and turn:
+            inside.turn(layers, heads)
+            turn.shade(inside.texts, inside.shares()[inside.at_head])
 
     # taking it along
 
     def action_copy(self):
-        self.app.copy(self.turns[-1].text())
+        turns = self.voice.turns or self.turns
+        self.app.copy(turns[-1].text())
 
     def action_save(self):
         path = self.path.parent / time.strftime("chat-%Y%m%d-%H%M%S.txt")
-        text = "\n\n".join(turn.shown + turn.text() for turn in self.turns)
+        texts = []
         turns = []
-        for turn in self.turns:
-            said = {"model": turn.model, "prompt": turn.sent, "reply": turn.text()}
-            turns.append({**said, "settings": turn.settings})
+        for voice in self.voices:
+            if len(self.voices) > 1:
+                texts.append(f"== {voice.path} ==")
+            for turn in voice.turns:
+                texts.append(turn.shown + turn.text())
+                said = {"model": turn.model, "prompt": turn.sent, "reply": turn.text()}
+                turns.append({**said, "settings": turn.settings})
         about = json.dumps({"turns": turns}, indent=1)
         try:
-            path.write_text(text + "\n", encoding="utf-8")
+            path.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
             path.with_suffix(".json").write_text(about, encoding="utf-8")
         except OSError as e:
             self.notify(f"{clean(path)}: {e.strerror}", severity="error")
@@ -3360,11 +4219,34 @@ esc again leaves the box; there single keys work: x for the X-ray, then ← → 
 
 # ---- the app -----------------------------------------------------------------------------------------------
 
+# How one is told that a run has ended. The notice is OSC 9, which many terminals show on the desktop.
+NOTICES = {"bell": "the bell", "notice": "a notice of the terminal's", "off": "nothing but this line"}
+ENDS = "done", "stopped", "crashed"
 BUILTIN = "the English text that comes with Python: no download"
 CLIPBOARDS = ["pbcopy"], ["wl-copy"], ["xclip", "-selection", "clipboard"], ["clip.exe"]
 
 
 READING_SECONDS = 1                              # after which what was read so far is shown
+
+
+GPU_LOOK = ("nvidia-smi", "--format=csv,noheader,nounits",
+            "--query-gpu=index,utilization.gpu,memory.used,memory.total,temperature.gpu,power.draw")
+
+
+def gpus_at_work():
+    "A line for each NVIDIA GPU: use, memory, temperature, power. Without the driver's command: none."
+    try:
+        said = subprocess.run(GPU_LOOK, capture_output=True, text=True, timeout=5, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    lines = []
+    for row in said.stdout.splitlines():
+        fields = [clean(field.strip()) for field in row.split(",")]
+        if len(fields) == 6:
+            index, use, used, total, degrees, watts = fields
+            used, total = ((number_of(text) or 0) / 1024 for text in (used, total))
+            lines.append(f"GPU {index}  {use} %  {used:.0f}/{total:.0f} GB  {degrees} °C  {watts} W")
+    return lines
 
 
 def last_written(folder):
@@ -3422,6 +4304,7 @@ class Tui(App):
         hidden("4,f5,alt+4", "switch_mode('chat')", "Chat: the screen"),
         hidden("q,ctrl+c", "leave", "Quit, after a question"),
         hidden("ctrl+q", "quit", "Quit"),
+        hidden("f10", "notices", "When a run ends: bell, notice or nothing"),
         hidden("ctrl+p", "command_palette", "All commands, themes"),
     ]
 
@@ -3432,13 +4315,16 @@ class Tui(App):
         self.runs = {}                           # folder: Run
         self.chosen = None                       # the Run that Watch shows
         self.shown = {}                          # folder: what of its run stands on the screen
+        self.states = {}                         # folder: the state of its run when last looked at
+        self.told_title = ""                     # what stands in the terminal's title
+        self.gpus = []                           # lines about the GPUs, as nvidia-smi says
         self.wanted = None                       # the checkpoint that Chat shall open
         self.catalog = None
         self.machine = ""                        # its name and memory
         self.wake = None                         # an event: look at the runs now
-        self.settings = {}                       # what is remembered from one time to the next
+        self.settings = {"measured": {}}         # what is remembered from one time to the next
         with contextlib.suppress(OSError, ValueError):
-            self.settings = dict(json.loads((self.root / ".tui.json").read_text(encoding="utf-8")))
+            self.settings |= dict(json.loads((self.root / ".tui.json").read_text(encoding="utf-8")))
         self.theme = self.first_theme(theme)
         if run:
             self.chosen = Run(self.as_found(Path(run)))
@@ -3479,6 +4365,49 @@ class Tui(App):
 
     # what is remembered, and how it looks
 
+    def action_notices(self):
+        "Whether one is told where one is by now when a run ends."
+        order = list(NOTICES)
+        kind = order[(order.index(self.notices) + 1) % len(order)]
+        self.remember(notices=kind)
+        self.notify(f"when a run ends: {NOTICES[kind]}", timeout=3)
+
+    @property
+    def notices(self):
+        kind = self.settings.get("notices")
+        return kind if kind in NOTICES else next(iter(NOTICES))
+
+    def tell_the_terminal(self, sequence):
+        "What goes to the terminal itself: its bell, its title."
+        if self._driver and not self.is_headless and not self.is_web:
+            self._driver.write(sequence)
+
+    def tell_of_ends(self):
+        "A run that was at work and ended: say so, also outside of this window."
+        for run in self.runs.values():
+            before = self.states.get(run.folder)
+            self.states[run.folder] = run.state
+            if before not in LIVE or run.state not in ENDS:
+                continue
+            words = f"{run.name}: {run.state}"
+            if run.trouble:
+                words = f"{run.name}: {run.trouble.headline}"
+            elif run.best:
+                words += f", val {fixed(run.best.val)}"
+            self.notify(words, severity="error" if run.trouble else "information")
+            if self.notices == "bell":
+                self.tell_the_terminal("\a")
+            elif self.notices == "notice":
+                self.tell_the_terminal(f"\x1b]9;{clean(words)}\a")
+
+    def show_title(self):
+        "In the terminal's title: how far the run is that is at work."
+        live = [run for run in self.newest_first() if run.state in LIVE]
+        title = f"{live[0].done:.0%} {live[0].name}" if live else "gpt"
+        if title != self.told_title:
+            self.told_title = title
+            self.tell_the_terminal(f"\x1b]2;{clean(title)}\a")
+
     def remember_theme(self, theme):
         self.remember(theme=theme.name)
         self.page.refreshed()
@@ -3502,6 +4431,46 @@ class Tui(App):
         "Nothing of it is markup: names and errors come from elsewhere."
         super().notify(clean(message), **{**more, "markup": False})
 
+    # how fast it is here
+
+    def measured(self):
+        """Of runs on this machine: what they were and the operations a second that they did, by operations a
+        token. What is remembered outlives its run."""
+        found = {}
+        with contextlib.suppress(ValueError, TypeError, AttributeError):  # a file that people can edit
+            for flops, speed in self.settings["measured"].items():
+                found[float(flops)] = float(speed), "as measured here"
+        return found | self.measured_by_runs()
+
+    def measured_by_runs(self):
+        found = {}
+        device = self.catalog.device.get("device", "cpu") if self.catalog else "cpu"
+        for run in sorted(self.runs.values(), key=lambda run: run.when):
+            flops = run.flops_per_token
+            is_known = flops and run.speed and run.state not in (*LIVE, "gone")
+            if is_known and str(run.start.get("device", "")).startswith(device):
+                found[flops] = run.speed * flops, f"as {run.name} ran"
+        return found
+
+    def speed_for(self, flops, usual):
+        "-> operations a second to expect of a model with so many a token, and how that is known"
+        measured = self.measured()
+        if flops and measured:
+            nearest = min(measured, key=lambda other: abs(math.log(other / flops)))
+            speed, how = measured[nearest]
+            if abs(math.log(nearest / flops)) < math.log(1.2):
+                return speed, f", {how}"
+            return max(speed, usual or 0), ", by what other runs did here"
+        return usual, ", by its size alone"
+
+    def remember_speeds(self):
+        "For the time when the runs are gone."
+        speeds = dict(self.settings.get("measured") or {})
+        for flops, (speed, _) in self.measured_by_runs().items():
+            speeds[f"{flops:.0f}"] = round(speed)
+        if speeds:
+            self.remember(measured=speeds)
+
     # runs
 
     @work
@@ -3510,6 +4479,8 @@ class Tui(App):
         while True:
             known = list(self.runs.values())
             read = await asyncio.to_thread(read_runs, self.root, known)
+            if self.chosen and self.chosen.state in LIVE and "cuda" in str(self.chosen.start.get("device")):
+                self.gpus = await asyncio.to_thread(gpus_at_work)
             self.take(known, read)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.wake.wait(), 0.8)
@@ -3524,6 +4495,9 @@ class Tui(App):
                 self.runs.pop(run.folder, None)
         if not self.chosen and self.runs:
             self.chosen = self.newest_first()[0]
+        self.remember_speeds()
+        self.tell_of_ends()
+        self.show_title()
         shown = {run.folder: self.what_is_shown(run) for run in self.runs.values()}
         if shown != self.shown:
             self.shown = shown
@@ -3569,6 +4543,7 @@ class Tui(App):
 
     def forget(self, run):
         self.runs.pop(run.folder, None)
+        self.shown.pop(run.folder, None)         # should it come back, that is news
         if self.chosen is run:
             self.chosen = next(iter(self.newest_first()), None)
 
@@ -3766,6 +4741,20 @@ async def picture(app, folder):
                 await pilot.press("ctrl+l", *["right"] * 5)
                 await pilot.pause(0.5)
             app.save_screenshot(f"{name}.svg", path=str(folder))
+            if name == "train":
+                app.page.query_one("#data", Input).value = "builtin"
+                app.page.query_one("#level", Knob).value = "word"
+                await pilot.press("f6")
+                await until(lambda: app.page.looked_at)
+                await pilot.pause(0.5)
+                app.save_screenshot("text.svg", path=str(folder))
+            if name == "chat" and app.page.ready:
+                await pilot.press("f7")
+                turn = app.page.turns[-1]
+                app.page.point(turn, len(turn.tokens) - 8)  # before it stands much to look at
+                await until(lambda: app.page.query_one(Inside).found)
+                await pilot.pause(0.5)
+                app.save_screenshot("inside.svg", path=str(folder))
             if name == "watch":
                 await pilot.press("t")
                 await until(lambda: app.page.query_one(TimeLapse).words)
@@ -3788,8 +4777,13 @@ def main():
     app = Tui(Path(asked.runs), asked.run, theme=asked.theme)
     if asked.screenshots:
         asyncio.run(picture(app, asked.screenshots))
-    else:
-        app.run()
+        return
+    is_terminal = sys.stdout.isatty()
+    if is_terminal:
+        print(end="\x1b[22;0t", flush=True)      # the terminal keeps its title
+    app.run()
+    if is_terminal:
+        print(end="\x1b[23;0t", flush=True)      # and has it again
 
 
 if __name__ == "__main__":
