@@ -1758,6 +1758,9 @@ class TrainingRun:
         loss = f"begins near ln({m.vocab_size:,}) = {math.log(m.vocab_size):.2f}: every token is as likely"
         if config.init_from or self.resumed:
             loss = "begins where the weights had come to"
+        preset = load_presets().get(config.preset, {})
+        if "expect" in preset.get(config.level, {}):
+            loss += f"; {config.preset}'s full run: {preset[config.level]['expect']}"
         self.log.say(f"""\
 device     {where}, processes: {self.ranks.world_size}
 precision  {name_of(self.dtype)}; {self.why_dtype}

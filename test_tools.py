@@ -9,6 +9,7 @@ import math
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -744,7 +745,14 @@ def test_stop_is_obeyed_while_the_training_waits_for_others(silence, tmp_path):
 
 
 @pytest.fixture
-def taught(inside):
+def school(trained, tmp_path, monkeypatch):
+    "A copy of that folder, for more runs."
+    shutil.copytree(trained, tmp_path / "school")
+    monkeypatch.chdir(tmp_path / "school")
+
+
+@pytest.fixture
+def taught(school):
     "-> the Teacher of a run that has begun beside runs/a, which teaches it."
 
     def begin(**asked):
@@ -780,10 +788,10 @@ def test_several_teachers_are_the_mean_of_their_probabilities(taught):
     torch.testing.assert_close(both, sum(each) / 2)
 
 
-def test_a_teacher_without_a_share_changes_nothing_and_one_with_all_of_it_is_copied(inside):
+def test_a_teacher_without_a_share_changes_nothing_and_one_with_all_of_it_is_copied(school):
     ask = {**MINI, "data": "story.txt", "dropout": 0.0, "max_iters": 60, "eval_interval": 60}
     plain = gpt.train(**ask, out_dir="runs/plain")
-    none = gpt.train(**ask, out_dir="runs/none", teacher="runs/plain", teacher_share=0)
+    none = gpt.train(**ask, out_dir="runs/no-share", teacher="runs/plain", teacher_share=0)
     assert abs(plain.best_val_loss - none.best_val_loss) < 1e-3
     copied = gpt.train(**ask, out_dir="runs/copied", teacher="runs/plain", teacher_share=1, seed=3)
     assert 3 < copied.best_val_loss < 4  # it began at 4.5
@@ -791,7 +799,7 @@ def test_a_teacher_without_a_share_changes_nothing_and_one_with_all_of_it_is_cop
     assert longer.reason == "done"
 
 
-def test_a_teacher_that_can_not_teach_is_one_line(inside):
+def test_a_teacher_that_can_not_teach_is_one_line(school):
     gpt.train(**{**MINI, "data": "builtin", "level": "word", "max_iters": 1, "out_dir": "runs/words"})
     ask = {**MINI, "data": "story.txt", "max_iters": 1}
     with pytest.raises(gpt.UserError, match="--teacher runs/words has other tokens"):
@@ -1076,7 +1084,7 @@ def test_a_text_is_looked_at_before_it_is_trained_on(place, capsys):
     assert [text for text, _ in found["start"][:3]] == ["One", " two", " two"]
     Path("more.txt").write_text("two")
     assert about(capsys, "*.txt", "char")["bytes"] > 40_000  # with the story of this place
-    assert about(capsys, "builtin", "word")["tokens"] > 50_000
+    assert about(capsys, "builtin", "word")["tokens"] > 30_000
     Path("folder").mkdir()
     Path("folder/part.txt").write_bytes(Path("some.txt").read_bytes())
     assert about(capsys, "folder", "char")["tokens"] == 96

@@ -375,8 +375,8 @@ class Chart(Widget, can_focus=True):
             xs.extend(point[0] for point in few)
         low = min(xs, default=0)
         high = max(xs, default=1)
-        if high == low:
-            high = low + max(1, abs(low) * 1e-6)
+        if high == low:                          # ten, since steps are whole numbers
+            high = low + max(10, abs(low) * 1e-6)
         return low, high
 
     def span(self):
@@ -1297,6 +1297,14 @@ class Charted(Page):
         self.app.copy_command(self.run)
 
 
+ADVICE = re.compile(r"Ctrl-C saves and stops; then type: .* --threads (\d+)$")
+
+
+def in_keys(warning):
+    "The trainer's advice, which is for a shell, as what helps here."
+    return ADVICE.sub(r"s saves and stops; then r goes on with --threads \1.", warning)
+
+
 class Watch(Charted):
     KEYED = (TimeLapse,)
     HELP = """Watch one run, running or not, ours or not: all of it is read from the run's folder.
@@ -1350,7 +1358,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         *CHART_KEYS,
         hidden("n", "next(1)", "Next line found"),
         hidden("N", "next(-1)", "Line found before"),
-        Binding("n", "app.watch_next", "Next run at work"),
+        Binding("n", "app.watch_next", "Next run"),
         hidden("slash", "find", "Find in the log"),
         hidden("escape", "stop_finding", "Stop finding"),
         hidden("w", "copy", "Copy the command"),
@@ -1501,7 +1509,13 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         else:
             curves = [Curve(self.metric, "train", METRICS[self.metric](run))]
         placed = [curve._replace(points=[(x(p[0]), *p[1:]) for p in curve.points]) for curve in curves]
-        self.query_one(Chart).plot(placed, star, self.axis)
+        chart = self.query_one(Chart)
+        chart.empty = "no numbers yet"
+        if self.metric != "loss":
+            chart.empty = f"{self.metric}: no numbers yet"
+        if self.metric == "bits per byte" and run.part("train").get("level") == "word":
+            chart.empty = "bits per byte: a word model has none, since it can't spell rare words"
+        chart.plot(placed, star, self.axis)
 
     def show_warnings(self, run):
         told = []
@@ -1517,7 +1531,10 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
             told.append(self.TOLD[run.state].format(run.name))
         if run.bad:
             told.append(f"{run.bad} lines of metrics.jsonl make no sense and were skipped.")
-        told += reversed(run.warnings[-2:])
+        elif run.state in LIVE and run.rows and run.rows[-1].loss is None:
+            told.append("The loss is no number any more: what it learned is gone. s stops it; then a lower "
+                        "learning_rate helps.")
+        told += [in_keys(text) for text in reversed(run.warnings[-2:])]
         warning = self.query_one("#warning", Words)
         warning.put("\n".join("▲ " + text for text in told))
         warning.display = bool(told)
@@ -1651,6 +1668,8 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         dtype = clean(used.get("dtype", ""))
         torch = clean(used.get("torch", "?"))
         software = f"{dtype}, {processes} {noun}, torch {torch}"
+        if not run.start:                        # nothing is known yet
+            return bits(*parts)
         shape = run.shape(
             "{preset} {level} on {data}\n{n_layer} layers, {n_head} heads, {n_embd} wide\n"
             "context {block_size}, vocabulary {vocab_size}\n{parameters} weights, batch {batch_size}\n"
@@ -1754,7 +1773,8 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
     def remedy(self, run):
         "What helps, and its flags. Rates far above the preset's own are set back to those at once."
         if not run.trouble:
-            return "", {}
+            advice = [found[1] for text in run.warnings if (found := ADVICE.search(text))]
+            return "", {"threads": advice[-1]} if advice else {}
         flags = dict(run.trouble.flags)
         train = run.part("train")
         known = {}
@@ -2445,6 +2465,35 @@ def size_of_text(n):
     return size(n) if n >= 1e6 else f"{short(n)}B"
 
 
+# What the knobs of a training do, for who turns them for the first time. The others have only their help.
+LESSONS = {
+    "level": "What the model reads and writes one of at a time. char: it has to learn to spell, and can write "
+             "any word. word: sentences come sooner, but rare words are unknown to it. bpe: frequent words "
+             "whole, others in parts, as large models do it; that takes more text and more time.",
+    "data": "The text to learn from. The model will write like it, so take one that you know well: a book, "
+            "your mails, a program. The last tenth is held out, to see how well it does on what it never saw.",
+    "max_iters": "How many steps. In each the model sees a batch of passages and is corrected once. The "
+                 "learning rate falls to its end along these steps, so a longer run is another run from its "
+                 "first step on.",
+    "max_minutes": "How long it may take. The learning rate falls with the clock, and the run ends well "
+                   "whatever this machine is busy with. 0: the steps decide.",
+    "batch_size": "How many passages a step learns from. More: a steadier way down, but each step takes that "
+                  "much longer. Where memory runs out, a batch is cut into parts by itself.",
+    "learning_rate": "How far a step goes. Too high: the loss jumps, or becomes no number. Too low: nothing "
+                     "is wrong, it only takes longer. Try a third or three times as much.",
+    "dropout": "The share of its own thoughts that it must do without while it learns. Against learning a "
+               "small text by heart: 0.1 to 0.3 where it reads the text many times, 0 where it does not.",
+    "eval_interval": "Every so many steps it is tested on the text that is held out, and writes a sample. "
+                     "More often: a finer picture, but testing takes time, too.",
+    "run": "The folder under runs/ that all of it goes to. Delete it and nothing is left.",
+    "n_layer": "How many times the model thinks over what it read. More: better and slower, and it takes "
+               "more text to be worth it.",
+    "n_head": "In how many places each layer can look at once. It has to divide n_embd.",
+    "n_embd": "How many numbers stand for a token. Twice as many: four times the weights.",
+    "block_size": "How many tokens back it can see. What lies before that it has forgotten.",
+}
+
+
 class Train(Page):
     HELP = """Choose a preset, change what you like, start. Each field is a flag of `python gpt.py train`;
 what is wrong is said while you type. enter goes on, esc goes back to the presets. F6 shows the text as the
@@ -2458,11 +2507,14 @@ model gets it: a block is a token."""
         &.-wide.-tall #look, &.-look #look { display: block; }
         &.-wide.-tall #recipes { height: auto; max-height: 60%; }
         &.-look #left { width: 1fr; }
-        &.-look #recipes, &.-look #form { display: none; }
-        &.-wide.-tall #recipes, &.-wide.-tall #form { display: block; }
+        &.-look #recipes, &.-look #right { display: none; }
+        &.-wide.-tall #recipes, &.-wide.-tall #right { display: block; }
         &.-flat #about, &.-flat #more { display: none; }
-        &.-wide #left { width: 65%; }
-        #form { padding: 0 1; border-left: solid $foreground 15%; }
+        &.-wide #left { width: 68%; }
+        #right { border-left: solid $foreground 15%; }
+        #form { padding: 0 1; height: 1fr; }
+        #lesson { display: none; height: auto; padding: 0 1; border-top: solid $foreground 15%; }
+        &.-wide.-tall #lesson { display: block; }
         #about { margin-bottom: 1; }
         #more { height: 1; margin-top: 1; color: $text-primary; }
         #more:focus { text-style: bold reverse; }
@@ -2486,7 +2538,7 @@ model gets it: a block is a token."""
         Binding("ctrl+y", "copy", "Copy command"),
         hidden("down", "app.focus_next", "Next"),
         hidden("up", "app.focus_previous", "Back"),
-        hidden("escape", "app.focus('recipes')", "Presets"),
+        hidden("escape", "presets", "Presets"),
         Binding("r", "reload", "Read again"),
         Binding("e", "edit", "Edit the file"),
     ]
@@ -2513,8 +2565,10 @@ model gets it: a block is a token."""
                 yield DataTable(id="recipes", cursor_type="row", cell_padding=1)
                 with VerticalScroll(id="look", can_focus=False):
                     yield Preview()
-            with VerticalScroll(id="form", can_focus=False):
-                yield Words(id="about")
+            with Vertical(id="right"):
+                with VerticalScroll(id="form", can_focus=False):
+                    yield Words(id="about")
+                yield Words(id="lesson")
         with Vertical(id="order"):
             yield Words(id="hint")
             yield Words(id="command")
@@ -2814,6 +2868,8 @@ model gets it: a block is a token."""
         here = self.focused.id if self.focused else None
         wrong = self.found.get(here) or next(iter(self.found.values()), None)
         text = "enter: on to Start    tab: change it first"
+        if self.has_class("-look") and not self.has_room_for_text:
+            text = "esc: back to the presets"
         if wrong:
             text = wrong
         elif here in self.app.catalog.fields:
@@ -2821,6 +2877,24 @@ model gets it: a block is a token."""
         line = self.query_one("#hint", Words)
         line.set_class(bool(wrong), "-bad")
         line.put(clean(text))
+        self.query_one("#lesson", Words).put(*self.lesson(here))
+
+    def lesson(self, name):
+        "Where there is room: what the field with the focus does to a training, or what the preset is."
+        base = {**self.base(), **self.cost}
+        if name not in self.app.catalog.fields:
+            shape = "{n_layer} layers, {n_head} heads, {n_embd} wide; it sees {block_size} tokens at once."
+            with contextlib.suppress(KeyError):  # what a preset does not say can't be told
+                yield (f"{self.preset}\n", KEY)
+                yield shape.format_map(base)
+            yield "\n\nEvery field above is a flag of the command below. "
+            yield from [("tab", KEY), " goes into them, ", ("ctrl+t", KEY), " shows the others."]
+            return
+        usual = written(base.get(name, ""))
+        yield (f"{name}\n", KEY)
+        yield f"{clean(LESSONS.get(name) or self.app.catalog.fields[name]['help'])}\n"
+        if usual:
+            yield (f"\nin this preset: {clean(usual)}", DIM)
 
     def on_descendant_focus(self):
         if self.app.catalog and self.query("#level"):
@@ -2899,7 +2973,12 @@ model gets it: a block is a token."""
         names = "data", "vocab_size", "min_freq", "val_fraction"
         given = {name: texts[name] for name in names if name in texts}
         flags = tuple(as_flags({"level": self.level, **given}))
-        if self.found or not self.has_room_for_text and not self.has_class("-look"):
+        if not self.has_room_for_text and not self.has_class("-look"):
+            return
+        if self.found:
+            wrong = self.found.get("data")
+            if wrong:
+                self.query_one(Preview).put((clean(wrong), "$text-error"))
             return
         about = self.looked_at.get(flags)
         if not about:
@@ -2922,10 +3001,19 @@ model gets it: a block is a token."""
 
     def action_look(self):
         "The text in the place of the form, where there is no room for both."
-        self.toggle_class("-look")
-        if not self.has_class("-look"):
-            self.query_one("#recipes").focus()
+        if self.has_class("-look"):
+            self.action_presets()
+            return
+        self.add_class("-look")
+        self.hint()
         self.look_at_data()
+
+    def action_presets(self):
+        "Back to them, from the fields or from the text."
+        self.remove_class("-look")
+        self.query_one("#recipes").focus()
+        if self.app.catalog and self.query("#level"):
+            self.hint()
 
     # keys
 
@@ -3335,8 +3423,9 @@ class Inside(Words):
         lens_width = self.LENS if has_bars else self.LENS - self.BAR
         lens = [ends(lens_width, [("  a layer says", KEY)], [("what came", DIM)]), *self.lens(room, has_bars)]
         looks = [bits(("   a head looks at", KEY)), *self.looks(room, width - lens_width - 2)]
-        keys = [("l", KEY), (" layer  ", DIM), ("h", KEY), (" head ", DIM)]
-        parts = [ends(width, self.about, keys)]
+        keys = [("← →", KEY), (" token  ", DIM), ("l", KEY), (" layer  ", DIM), ("h", KEY), (" head ", DIM)]
+        about = bits(*self.about).truncate(width - bits(*keys).cell_length - 1)
+        parts = [ends(width, [about], keys)]
         for left, right in itertools.zip_longest(lens, looks, fillvalue=Content("")):
             parts += ["\n", left.truncate(lens_width, pad=True), "  ", right]
         self.put(*parts)
@@ -3404,6 +3493,7 @@ class Voice(Vertical):
     }
 
     BROAD = 58                                   # columns from which there is room for a bar
+    SLIM = 40                                    # and with less the name needs all of them
 
     class Changed(Message):
         "It was loaded, failed, or ended an answer."
@@ -3608,7 +3698,9 @@ class Voice(Vertical):
         bar = f"context {'█' * filled}{'░' * (12 - filled)} {used}/{size} "
         forgets = self.used > size
         if self.size.width < self.BROAD:
-            bar = f"{'forgets' if forgets else 'context'} {used}/{size} "
+            bar = f"{used}/{size} " if self.size.width < self.SLIM else f"context {used}/{size} "
+            if forgets:
+                bar = f"forgets {used}/{size} "
         elif forgets:
             bar = f"forgets its beginning  {bar}"
         return bar, "$text-warning" if forgets else "$text-success"
@@ -4134,12 +4226,18 @@ look inside one: what each layer would have said, and where its heads looked. F6
         else:
             parts.append(f" {token.prob:.1%}   instead: ")
         others = [(text, prob) for text, prob in token.others if text != token.text]
+        room = self.query_one("#peek").content_size.width - len(bits(*parts))
         for text, prob in others:
-            parts += [(visible(text), "bold"), f" {prob:.1%}  "]
+            other = bits((visible(text), "bold"), f" {prob:.1%}  ")
+            room -= other.cell_length
+            if room < 0:                         # a number cut in two would be another number
+                break
+            parts.append(other)
         self.query_one(Inside).about = parts
         legend = [("\nexpected: ", DIM)]
         for word, prob in EXPECTED.items():
             legend += [(f" {word} ", surprise(prob)), " "]
+        legend += ["  ", ("← →", KEY), (" another token", DIM)]
         self.query_one("#peek", Words).put(*parts, *legend)
 
     # looking inside
@@ -4721,6 +4819,7 @@ class Tui(App):
 
 async def picture(app, folder):
     "Pictures of the four screens for the README: of the app as it is, with what runs there really are."
+    os.makedirs(folder, exist_ok=True)
     async with app.run_test(size=(110, 32)) as pilot:
 
         async def until(true):
