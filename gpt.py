@@ -228,7 +228,7 @@ def choices(f):
 def convert(f, value):
     "A flag's text, or a value from JSON or Python -> the type of its field."
     if f.type is tuple:
-        texts = [value] if isinstance(value, str) else value
+        texts = value if isinstance(value, (list, tuple)) else [value]
         return tuple(str(text).replace("\\n", "\n") for text in texts)  # a line's end is hard to type
     if choices(f):
         word = str(value).lower().removeprefix("torch.")      # torch.float32 is "float32"
@@ -1647,6 +1647,10 @@ class TrainingRun:
         self.splits = [fixed_windows(ids[:size], T) for ids in (self.corpus.train, self.corpus.val)]
         for inputs, _ in self.splits:
             check_ids(inputs, self.model_config.vocab_size)
+        unknown = np.mean(self.corpus.val[:size] == self.corpus.tokenizer.unknown_id)
+        if unknown > 0.1:
+            self.notes.append(f"{unknown:.0%} of the text to test on is <unk>, which this model can't say and "
+                              "which flatters its loss: --level char or bpe can say all")
         self.first_row = ranks.rank * B // ranks.world_size   # our rows of each batch: from here on
         self.end_row = (ranks.rank + 1) * B // ranks.world_size
         largest_share = -(-B // ranks.world_size)             # rounded up: the same in all processes
@@ -2040,7 +2044,7 @@ def train(**asked):
             evaluate_now = bool(reason) or progress.step % config.eval_interval == 0
             sample_now = evaluate_now
             if config.sample_every:
-                sample_now = progress.step % config.sample_every == 0
+                sample_now = bool(reason) or progress.step % config.sample_every == 0
             evaluate_now = evaluate_now and progress.evaluated_at != progress.step  # not twice, by resuming
             sample_now = sample_now and progress.sampled_at != progress.step
             if evaluate_now:

@@ -1772,6 +1772,14 @@ def test_a_process_that_runs_out_of_memory_takes_smaller_parts_and_the_others_to
     nearly_the_same(weights("alone"), weights("two"))
 
 
+def test_a_text_of_which_most_words_are_unknown_is_told(place):
+    (place / "chinese.txt").write_text("\n".join(f"第{i}句话和别的都不一样。" for i in range(2000)))
+    told = warnings_in(mini(data="chinese.txt", level="word", max_iters=1, out_dir="words").out_dir)
+    assert any("% of the text to test on is <unk>" in text and "--level char" in text for text in told)
+    assert not warnings_in(mini(data="chinese.txt", max_iters=1, out_dir="characters").out_dir)
+    assert not warnings_in(mini(level="word", max_iters=1, out_dir="english").out_dir)
+
+
 @linux
 def test_the_others_wait_while_the_first_prepares(place):
     "Longer than one wait of gloo may last: here 2 seconds, in a run 30 minutes."

@@ -725,10 +725,20 @@ def test_a_minute_without_the_other_processes_is_told_once(silence):
 
 def test_an_evaluation_that_takes_long_is_no_silence(silence):
     check = silence(40)
+    time.sleep(0.1)
+    check.run.heard_at = time.monotonic()
     until(lambda: check.longest > 39)
     check.run.heard_at = time.monotonic() - 100
     time.sleep(0.1)
     assert check.run.said == []
+
+
+def test_a_silence_that_grows_is_told(silence, monkeypatch):
+    monkeypatch.setattr(tools.SilenceCheck, "PATIENCE", 0.3)
+    begun = time.monotonic()
+    check = silence(0)
+    until(lambda: check.run.said)
+    assert 0.3 <= time.monotonic() - begun < 5
 
 
 def test_stop_is_obeyed_while_the_training_waits_for_others(silence, tmp_path):

@@ -625,8 +625,14 @@ def test_the_columns_of_the_presets_follow_the_width(root, fake):
 
 
 @pytest.mark.parametrize("size", [(80, 24), (140, 40)])
-def test_the_text_is_shown_as_it_is_cut(root, fake, size):
+def test_the_text_is_shown_as_it_is_cut(root, fake, monkeypatch, size):
     Path("mine.txt").write_text("seldom " + "often " * 9 + "\x1b[31m")
+    known = {"sherlock": "0.6 MB"}
+
+    async def corpora(app):
+        return known
+
+    monkeypatch.setattr(tui.Tui, "corpora", corpora)
 
     async def script(pilot):
         await ready(pilot)
@@ -640,13 +646,47 @@ def test_the_text_is_shown_as_it_is_cut(root, fake, size):
         page.query_one("#max_iters", Input).value = "1"
         await sees(pilot, "seen 315 times")
         page.query_one("#data", Input).value = "somewhere"
+        await sees(pilot, "is no file, and no text")
+        page.query_one("#data", Input).value = "sherlock"
         await sees(pilot, "it is not here yet")
+        known["sherlock"] = "0.6 MB, 1 of 1 files"
+        page.looked_at.clear()
+        page.query_one("#max_iters", Input).value = "2"
+        await sees(pilot, "is fetched; it is prepared")
+        page.query_one("#data", Input).value = "no.txt"
+        await until(pilot, lambda: shown(page, "Preview") == "data: there is no no.txt")
         if size == (80, 24):
-            await pilot.press("f6")
+            await pilot.press("escape")
             await sees(pilot, "weights")
             assert page.query_one("#recipes").has_focus
+            await pilot.press("f6")
+            await until(pilot, lambda: not shows(pilot, "weights  memory"))
+            await pilot.press("f6")
+            await sees(pilot, "weights  memory")
 
     drive(tui.Tui(root, gpt=fake), script, size)
+
+
+def test_a_knob_is_explained_where_there_is_room(root, fake):
+    make_run(root / "mine")
+
+    async def script(pilot):
+        app = pilot.app
+        await ready(pilot)
+        await sees(pilot, "3 layers, 3 heads, 48 wide")
+        app.page.query_one("#dropout").focus()
+        await sees(pilot, "in this preset: 0")
+        assert "by heart" in shown(app.page, "#lesson")
+        app.page.query_one("#max_iters", Input).value = "ten"
+        await sees(pilot, "max_iters: expected")
+        assert set(tui.LESSONS) <= {*app.catalog.fields, "run"}
+        assert set(tui.KNOBS) == {setting.name for setting in (tui.MODE, *tui.SETTINGS)}
+        await pilot.press("f5", "ctrl+t")
+        await sees(pilot, "How much chance", "a number turns it")
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: not shows(pilot, "How much chance"))
+
+    drive(tui.Tui(root, gpt=fake), script, (140, 40))
 
 
 def test_a_pasted_path_is_taken(root, fake):
@@ -832,7 +872,7 @@ def test_another_run_at_work_is_one_key_away(root, fake):
     make_run(root / "busy", 100, end="", most=400)
 
     async def script(pilot):
-        await sees(pilot, "● done", "n Next run at work")
+        await sees(pilot, "● done", "n Next run")
         await pilot.press("n")
         await until(pilot, lambda: pilot.app.chosen.name == "busy")
 
@@ -855,6 +895,41 @@ def test_words_that_exist_are_lit(tmp_path):
     assert "Python's manual" in source
     assert "its training text" not in source
     assert "statement" in words
+
+
+@pytest.mark.parametrize("level", ["char", "word"])
+def test_words_are_known_from_what_was_prepared(tmp_path, monkeypatch, level):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.txt").write_text("The cat sat on the mat. " * 99)
+    make = [sys.executable, HERE / "data.py", "mine.txt", "--level", level]
+    subprocess.run(make, check=True, capture_output=True)
+    words, source = tui.vocabulary("mine")
+    assert words == {"the", "cat", "sat", "mat"} and source == "its training text, mine"
+    assert ("cat", "sat") in tui.vocabulary(f"data/mine-{level}", tui.pairs_of)[0]
+    Path(f"data/mine-{level}/train.bin").write_bytes(b"\xff")
+    assert "Python's manual" in tui.vocabulary("mine")[1]
+
+
+def test_of_a_model_of_words_it_is_lit_what_stands_side_by_side(tmp_path):
+    (tmp_path / "mine.txt").write_text("The cat sat on a mat. It sat.")
+    pairs, _ = tui.vocabulary(str(tmp_path / "mine.txt"), tui.pairs_of)
+    assert ("a", "mat") in pairs and ("mat", "a") not in pairs
+    parts, known, of = tui.lit("mat a cat sat the on a", pairs)
+    assert [text for text, look in parts if look == tui.LIT] == ["cat", "sat", "on", "a"]
+    assert (known, of) == (4, 7)
+
+
+@pytest.mark.parametrize("steps, first, middle", [(0, False, False), (50, True, False), (100, True, True)])
+def test_no_sample_is_shown_twice_while_there_are_few(root, fake, steps, first, middle):
+    folder = make_run(root / "mine", steps, end="", most=400)
+
+    async def script(pilot):
+        await until(pilot, lambda: pilot.app.chosen and pilot.app.chosen.samples)
+        await pilot.press("t")
+        await sees(pilot, f"{steps // 50 + 1} of {steps // 50 + 1}")
+        assert shows(pilot, "─ first ─") == first and shows(pilot, "─ middle ─") == middle
+
+    drive(tui.Tui(root, folder, gpt=fake), script, (140, 40))
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
@@ -889,7 +964,7 @@ def test_samples_are_stepped_through_played_and_slid(root, fake, size):
         await sees(pilot, "step 200 · loss ", "5 of 5", "lit", "sample 200")
         assert shows(pilot, "sample 0 ") == (size[1] > 16)
         assert shows(pilot, "sample 100 ") == (size[0] > 112)  # the middle, where there is room
-        await until(pilot, lambda: "words lit" in screen(app))
+        await sees(pilot, "words of 3 letters or more from")
         await pilot.press("left", "left_square_bracket")
         await sees(pilot, "step 100 · loss ", "3 of 5", "sample 100")
         await pilot.click(tui.Slider, offset=(1, 2))
@@ -899,7 +974,7 @@ def test_samples_are_stepped_through_played_and_slid(root, fake, size):
         write_lines(folder, [{"kind": "sample", "step": 250, "text": "one more"}], "a")
         await sees(pilot, "6 of 6", "one more")  # who looks at the newest goes on to do so
         await pilot.press("home", "escape")
-        await until(pilot, lambda: not shows(pilot, "words lit"))
+        await until(pilot, lambda: not shows(pilot, "words of 3 letters"))
 
     drive(tui.Tui(root, folder, gpt=fake), script, size)
 
@@ -1070,8 +1145,53 @@ def test_what_is_deleted_can_be_brought_back(root, fake):
         await pilot.press("u")
         await until(pilot, lambda: len(names(app)) == 3)
         assert list((root / ".trash").iterdir())
+        await pilot.press("U")
+        await sees(pilot, "Delete for good", "one run")
+        await pilot.press("x")
+        await until(pilot, lambda: not list((root / ".trash").iterdir()))
+        assert not app.page.check_action("empty", ())
 
     drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_advice_for_a_shell_is_given_in_keys(root, fake):
+    text = "2 threads take 9 times as long as one here. Ctrl-C saves and stops; then type: python --threads 1"
+    folder = make_run(root / "mine", 50, end="", most=400)
+    write_lines(folder, [{"kind": "warn", "text": text}], "a")
+    launched = []
+
+    async def script(pilot):
+        app = pilot.app
+        app.launch = lambda folder, flags: launched.append(flags)
+        await sees(pilot, "s saves and stops; then r goes")
+        assert not shows(pilot, "Ctrl-C")
+        write_lines(folder, [{"kind": "end", "step": 50, "reason": "stopped", "message": ""}], "a")
+        await until(pilot, lambda: not shows(pilot, "as long as one"))
+        await pilot.press("r")
+        assert launched == [["--resume", str(folder), "--threads=1"]]
+
+    drive(tui.Tui(root, folder, gpt=fake), script)
+
+
+def test_a_loss_that_is_no_number_is_told_at_once(root, fake):
+    folder = make_run(root / "mine", 50, end="", most=400)
+    write_lines(folder, [{"kind": "step", "step": 60, "loss": None}], "a")
+
+    async def script(pilot):
+        await sees(pilot, "The loss is no number any more")
+
+    drive(tui.Tui(root, folder, gpt=fake), script)
+
+
+def test_an_untrained_best_checkpoint_is_not_talked_to(root):
+    app = tui.Tui(root)
+    for steps, name in (0, "latest.pt"), (50, "best.pt"):
+        folder = make_run(root / f"to-{steps}", steps)
+        (folder / "best.pt").touch()
+        (folder / "latest.pt").touch()
+        run = tui.Run(folder)
+        run.poll()
+        assert app.file_of(run, "best.pt") == folder / name
 
 
 def test_the_end_of_a_run_is_told(root, fake, monkeypatch):
@@ -1679,6 +1799,13 @@ def test_without_colour(root, fake, monkeypatch):
             assert max(red, green, blue) - min(red, green, blue) < 3
 
     drive(tui.Tui(root, root / "a", gpt=fake), script)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="a browser is looked for in its usual place there")
+def test_without_a_browser_no_pictures_are_begun():
+    command = [sys.executable, HERE / "docs/pictures.py"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": "/nowhere"})
+    assert done.returncode == 1 and "error: no browser is here; any of these will do: chromium" in done.stderr
 
 
 def test_command_line():

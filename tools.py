@@ -644,10 +644,12 @@ class SilenceCheck:
 
     def watch(self):
         told = False
+        heard_at = self.run.heard_at
         while not self.closed.wait(self.PAUSE):
-            silence = time.monotonic() - self.run.heard_at
+            self.longest = max(self.longest, self.run.heard_at - heard_at)
+            heard_at = self.run.heard_at
+            silence = time.monotonic() - heard_at
             if silence < max(self.PATIENCE, 3 * self.longest):
-                self.longest = max(self.longest, silence)
                 if told:
                     self.run.warn("the other processes are heard again")
                 told = False

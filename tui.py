@@ -10,6 +10,7 @@ this one; talking is `gpt.py chat --jsonl`. Neither torch nor gpt.py is imported
 watches runs where there is only textual, and a crash over there is a message here.
 """
 import argparse
+import array
 import asyncio
 import bisect
 import contextlib
@@ -959,6 +960,7 @@ class Field(Horizontal):
 # ---- time-lapse: babble that turns into English ------------------------------------------------------------
 
 WORD = re.compile(r"[^\W\d_]{3,}")               # shorter ones are hit by chance
+ANY_WORD = re.compile(r"[^\W\d_]+")              # and these are known by the one beside them
 MOST_TEXT = 20_000_000                           # bytes that are read to know a text's words
 PLAYING_SECONDS = 10                             # that all samples take together
 SLOWEST = 0.8                                    # seconds a sample is shown while they are played, at most
@@ -971,13 +973,41 @@ def words_of(text):
     return {word.lower() for word in WORD.findall(text)}
 
 
-def vocabulary(data):
-    "-> all words of a training text, and what it is called. Where it is not at hand: of Python's manual."
+def pairs_of(text):
+    "The pairs of words that stand side by side."
+    found = [word.lower() for word in ANY_WORD.findall(text)]
+    return set(itertools.pairwise(found))
+
+
+def prepared_text(folder):
+    "The start of a text as data.py prepared it, by characters or by words; or nothing."
+    if not plain_file(folder / "meta.json") or not plain_file(folder / "train.bin"):
+        return ""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        about = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        tokenizer = about["tokenizer"]
+        pieces = tokenizer["words"][1:] if "words" in tokenizer else tokenizer["characters"]
+        pieces = ["", *pieces]                   # 0 is what it does not know
+        ids = array.array({"uint16": "H", "uint32": "I"}[about["dtype"]])
+        with open(folder / "train.bin", "rb") as file:
+            ids.frombytes(file.read(MOST_TEXT // 4))
+        between = " " if "words" in tokenizer else ""
+        return between.join(pieces[i] for i in ids if i < len(pieces))
+    return ""
+
+
+def vocabulary(data, look_for=words_of):
+    """-> all words of a training text, or what else is looked for in it, and what it is called. Where it is
+    not at hand: of Python's manual."""
     path = Path(data)
     if plain_file(path):
         with contextlib.suppress(OSError), open(path, "rb") as file:
             text = file.read(MOST_TEXT).decode("utf-8", "replace")
-            return words_of(text), f"its training text, {clean(path.name)}"
+            return look_for(text), f"its training text, {clean(path.name)}"
+    for folder in path, Path("data") / f"{data}-char", Path("data") / f"{data}-word":
+        text = prepared_text(folder)
+        if text:
+            return look_for(text), f"its training text, {clean(path.name)}"
     try:
         from pydoc_data.topics import topics
     except ImportError:
@@ -985,17 +1015,24 @@ def vocabulary(data):
     source = "Python's manual"
     if data == "builtin":
         source = "its training text, Python's manual"
-    return words_of(" ".join(topics.values())), source
+    return look_for(" ".join(topics.values())), source
 
 
 def lit(text, words):
-    "A sample with the words that exist in bright. -> its parts, how many were lit, and of how many"
+    """A sample with the words that exist in bright; where pairs are given for words, those that stand beside
+    one another as they do in the training text. -> its parts, how many were lit, and of how many"""
+    are_pairs = isinstance(next(iter(words), ""), tuple)
     parts = []
     end = 0
     known = 0
-    found = list(WORD.finditer(text))
-    for match in found:
-        exists = match[0].lower() in words
+    found = list((ANY_WORD if are_pairs else WORD).finditer(text))
+    lowered = [match[0].lower() for match in found]
+    for at, match in enumerate(found):
+        exists = lowered[at] in words
+        if are_pairs:
+            before = tuple(lowered[max(0, at - 1):at + 1])
+            after = tuple(lowered[at:at + 2])
+            exists = before in words or after in words
         known += exists
         parts.append((text[end:match.start()], UNLIT))
         parts.append((match[0], LIT if exists else UNLIT))
@@ -1082,7 +1119,8 @@ class TimeLapse(Vertical, can_focus=False):
         self.folder = None                       # of the run whose samples these are
         self.samples = []                        # (step, text), the oldest first
         self.losses = []                         # the validation loss at each of them, or None
-        self.words = set()
+        self.is_of_words = False                 # a model of words says none but words: its pairs are lit
+        self.words = set()                       # what is lit
         self.source = ""                         # where these words stand
         self.at = 0
         self.timer = None
@@ -1103,6 +1141,7 @@ class TimeLapse(Vertical, can_focus=False):
             self.samples = []
             self.words = set()
             self.source = ""
+            self.is_of_words = run.part("train").get("level") == "word"
             self.learn_words(str(run.part("train").get("data", "")))
         follows = self.at >= len(self.samples) - 1
         newest = {}
@@ -1117,7 +1156,7 @@ class TimeLapse(Vertical, can_focus=False):
 
     @work(thread=True, exclusive=True)
     def learn_words(self, data):
-        found = vocabulary(data)
+        found = vocabulary(data, pairs_of if self.is_of_words else words_of)
         self.app.call_from_thread(self.know, *found)
 
     def know(self, words, source):
@@ -1132,8 +1171,11 @@ class TimeLapse(Vertical, can_focus=False):
         if not self.samples:
             self.query_one("#now Words", Words).put(("No sample yet: the first comes with step 0.", DIM))
             return
-        for name, at in ("first", 0), ("middle", self.at // 2), ("now", self.at):
-            self.show_sample(self.query_one(f"#{name}"), name, at)
+        count = len(self.samples)
+        for name, at, least in ("first", 0, 2), ("middle", self.at // 2, 3), ("now", self.at, 1):
+            pane = self.query_one(f"#{name}")
+            pane.set_class(count < least, "-again")  # it would show what another one shows
+            self.show_sample(pane, name, at)
         self.query_one("#all", Words).put(*self.lines())
         self.query_one("#meaning", Words).put(*self.meaning())
 
@@ -1157,7 +1199,7 @@ class TimeLapse(Vertical, can_focus=False):
         if self.losses[at] is not None:
             title += f" · loss {fixed(self.losses[at])}"
         if self.words:
-            title += f" · {known} of {of} words lit"
+            title += f" · {known} of {of} lit"
         pane.border_title = title
         pane.border_subtitle = name
         if name == "now":
@@ -1172,7 +1214,10 @@ class TimeLapse(Vertical, can_focus=False):
         yield ("   bars: loss\n", DIM)
         if self.source:
             yield ("lit", LIT)
-            yield (f": words of 3 letters or more from {self.source}", DIM)
+            what = "words of 3 letters or more from"
+            if self.is_of_words:
+                what = "words side by side as in"
+            yield (f": {what} {self.source}", DIM)
 
     def move(self, at):
         if self.samples:
@@ -1297,6 +1342,11 @@ class Charted(Page):
         self.app.copy_command(self.run)
 
 
+SHAPE = """{preset} {level} on {data}
+{n_layer} layers, {n_head} heads, {n_embd} wide
+context {block_size}, vocabulary {vocab_size}
+{parameters} weights, batch {batch_size}
+"""
 ADVICE = re.compile(r"Ctrl-C saves and stops; then type: .* --threads (\d+)$")
 
 
@@ -1339,6 +1389,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         &.-wide #lapse { layout: horizontal; }
         &.-wide.-tall #lapse { height: 12; }
         &.-wide #lapse .pane { width: 1fr; height: 100%; display: block; }
+        #lapse .pane.-again { display: none; }
         #watch.-lapse #present, #watch.-lapse #side { display: none; }
     }
     """
@@ -1534,7 +1585,9 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         elif run.state in LIVE and run.rows and run.rows[-1].loss is None:
             told.append("The loss is no number any more: what it learned is gone. s stops it; then a lower "
                         "learning_rate helps.")
-        told += [in_keys(text) for text in reversed(run.warnings[-2:])]
+        for text in reversed(run.warnings[-2:]):
+            if run.state in LIVE or not ADVICE.search(text):
+                told.append(in_keys(text))
         warning = self.query_one("#warning", Words)
         warning.put("\n".join("▲ " + text for text in told))
         warning.display = bool(told)
@@ -1670,10 +1723,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         software = f"{dtype}, {processes} {noun}, torch {torch}"
         if not run.start:                        # nothing is known yet
             return bits(*parts)
-        shape = run.shape(
-            "{preset} {level} on {data}\n{n_layer} layers, {n_head} heads, {n_embd} wide\n"
-            "context {block_size}, vocabulary {vocab_size}\n{parameters} weights, batch {batch_size}\n"
-        )
+        shape = run.shape(SHAPE)
         parts.append((f"{software}\n", DIM))
         if run.state in LIVE:
             parts += [f"{line}\n" for line in self.app.gpus[:self.MOST_GPUS]]
@@ -1944,6 +1994,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         Binding("n", "rename", "Rename"),
         Binding("d", "delete", "Delete"),
         Binding("u", "undo", "Undo"),
+        hidden("U", "empty", "Empty the trash"),
         hidden("w", "copy", "Copy the command"),
         hidden("escape", "clear", "Show all"),
         *CHART_KEYS,
@@ -2153,7 +2204,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
             return bool(run)
         if action == "chat":
             return bool(run and run.checkpoints)
-        if action == "undo":
+        if action in ("undo", "empty"):
             return bool(in_trash(self.app.root))
         if action in ("sort", "reverse", "filter", "metric", "axis", "export", "log", "chart"):
             return bool(self.app.runs)
@@ -2229,6 +2280,22 @@ marked, the chart shows the one under the cursor. A click on a column's title so
             self.app.forget(run)
         self.marked = []
         self.show()
+        self.refresh_bindings()
+
+    @work
+    async def action_empty(self):
+        "Delete for good what was moved away, whenever that was."
+        trash = self.app.root / TRASH
+        folders = [path for path in trash.iterdir() if path.is_dir()]
+        taken = sum(path.stat().st_size for folder in folders for path in folder.iterdir())
+        count = "one run" if len(folders) == 1 else f"{len(folders)} runs"
+        text = f"Delete for good what is in {trash}: {count}, {size(taken)}?"
+        if not await self.app.push_screen_wait(Ask("empty the trash", text, x="delete for good")):
+            return
+        for folder in folders:
+            trouble = delete_run(folder)
+            if trouble:
+                self.notify(trouble, severity="error")
         self.refresh_bindings()
 
     def action_undo(self):
@@ -2332,7 +2399,7 @@ class Catalog:
         for name in values:
             if not self.rule_holds(name, values):
                 found[name] = f"{name} {texts[name]}: needs {self.fields[name]['rule']}"
-        if not any(values.get(name) for name in LIMITS):
+        if not any(values.get(name) or name in found for name in LIMITS):
             found["max_iters"] = f"no end in sight: set {' or '.join(LIMITS)}"
         return found
 
@@ -2467,11 +2534,11 @@ def size_of_text(n):
 
 # What the knobs of a training do, for who turns them for the first time. The others have only their help.
 LESSONS = {
-    "level": "What the model reads and writes one of at a time. char: it has to learn to spell, and can write "
-             "any word. word: sentences come sooner, but rare words are unknown to it. bpe: frequent words "
-             "whole, others in parts, as large models do it; that takes more text and more time.",
+    "level": "What the model reads and writes one of at a time. char: it has to learn to spell, and can "
+             "write any word. word: sentences come sooner, but rare words are unknown to it. bpe: frequent "
+             "words whole, others in parts, as large models do it; that takes more text and more time.",
     "data": "The text to learn from. The model will write like it, so take one that you know well: a book, "
-            "your mails, a program. The last tenth is held out, to see how well it does on what it never saw.",
+            "your mails, a program. The last tenth is held out, to see how it does on what it never saw.",
     "max_iters": "How many steps. In each the model sees a batch of passages and is corrected once. The "
                  "learning rate falls to its end along these steps, so a longer run is another run from its "
                  "first step on.",
@@ -2503,7 +2570,7 @@ model gets it: a block is a token."""
         #left { width: 42; }
         #recipes { height: 1fr; overflow-x: hidden; }
         #look { display: none; padding: 0 1; border-top: solid $foreground 15%; height: 1fr; }
-        &.-slim #left { width: 22; }
+        &.-slim #left { width: 23; }
         &.-wide.-tall #look, &.-look #look { display: block; }
         &.-wide.-tall #recipes { height: auto; max-height: 60%; }
         &.-look #left { width: 1fr; }
@@ -2996,8 +3063,19 @@ model gets it: a block is a token."""
         about = {"why": said.strip() or "it can't be read"}
         with contextlib.suppress(ValueError, KeyError, TypeError):
             about = json.loads(out)["data"]
+        if "not here yet" in str(about.get("why")):
+            about["why"] = await self.why_not_here(self.texts()["data"], about["why"])
         self.looked_at[flags] = about
         self.look_at_data()
+
+    async def why_not_here(self, name, why):
+        "Of a text that is not prepared: whether it can be had, and whether it is fetched already."
+        known = await self.app.corpora()
+        if name not in known and ":" not in name:
+            return "is no file, and no text that can be fetched has this name. ctrl+o: what there is"
+        if re.search(r"\b(\d+) of \1 files", known.get(name, "")):
+            return "is fetched; it is prepared when training begins"
+        return why
 
     def action_look(self):
         "The text in the place of the form, where there is no room for both."
@@ -3118,6 +3196,19 @@ SETTINGS = [
     Setting("max_new_tokens", MAX_NEW_TOKENS, (20, 50, 100, 200, 500, 1000, 2000), int),
     Setting("seed", SEED, (0, 1, 2, 3, 42, 1337), int, "seed"),
 ]
+KNOBS = {                                        # what they do, for who turns them for the first time
+    "mode": "continue: the model writes on from what you begin. dialogue: what you say is put as a question, "
+            "for a model that was taught to answer.",
+    "temperature": "How much chance there is in each choice. 0: always the likeliest token, which soon goes "
+                   "round in circles. 1: just as the model believes. Above that: wilder.",
+    "top_k": "Choose among so many of the likeliest tokens. 0: among all.",
+    "top_p": "Choose among the likeliest tokens which together have this probability: few where the model "
+             "is sure, many where it is not. 1: among all.",
+    "min_p": "Leave out tokens that have less than this share of the likeliest one's probability. 0: none.",
+    "repetition_penalty": "How much less likely a token becomes once it was said. 1: not at all.",
+    "max_new_tokens": "How long an answer may become. ctrl+g writes on.",
+    "seed": "The dice: the same seed, text and knobs give the same answer. 0: new dice each time.",
+}
 DEAF_SECONDS = 2                                 # after which a process that does not stop is ended
 
 # How a token looks under the X-ray: from red, which the model hardly expected, to green.
@@ -3423,9 +3514,8 @@ class Inside(Words):
         lens_width = self.LENS if has_bars else self.LENS - self.BAR
         lens = [ends(lens_width, [("  a layer says", KEY)], [("what came", DIM)]), *self.lens(room, has_bars)]
         looks = [bits(("   a head looks at", KEY)), *self.looks(room, width - lens_width - 2)]
-        keys = [("← →", KEY), (" token  ", DIM), ("l", KEY), (" layer  ", DIM), ("h", KEY), (" head ", DIM)]
-        about = bits(*self.about).truncate(width - bits(*keys).cell_length - 1)
-        parts = [ends(width, [about], keys)]
+        keys = [("  ← →", KEY), (" token  ", DIM), ("l", KEY), (" layer  ", DIM), ("h", KEY), (" head ", DIM)]
+        parts = [ends(width, self.about, keys)]
         for left, right in itertools.zip_longest(lens, looks, fillvalue=Content("")):
             parts += ["\n", left.truncate(lens_width, pad=True), "  ", right]
         self.put(*parts)
@@ -3798,6 +3888,8 @@ look inside one: what each layer would have said, and where its heads looked. F6
         Voice.second { border-left: solid $foreground 15%; }
         #controls { width: 43; display: none; padding: 0 1; border-left: solid $foreground 15%; }
         #controls Label { width: 19; }
+        #lesson { display: none; margin-top: 1; border-top: solid $foreground 15%; }
+        &.-tall #lesson { display: block; }
         &.-wide #controls, #chat.-knobs #controls { display: block; }
         #prompt {
             height: 5; border: round $foreground 30%; padding: 0 1; background: $background;
@@ -3848,6 +3940,7 @@ look inside one: what each layer would have said, and where its heads looked. F6
                 yield Inside()
             with VerticalScroll(id="controls", can_focus=False):
                 yield from self.knobs()
+                yield Words(id="lesson")
         yield Prompt(id="prompt", compact=True)
 
     def knobs(self):
@@ -3916,7 +4009,7 @@ look inside one: what each layer would have said, and where its heads looked. F6
         if not path and not self.path and chosen:
             chosen.find_checkpoints()            # the best of the selected run
             if chosen.checkpoints:
-                path = chosen.folder / chosen.checkpoints[0]
+                path = self.app.file_of(chosen, chosen.checkpoints[0])
         if path and (path != self.path or not self.ready):
             self.voices[0].load(path)
         super().on_screen_resume()
@@ -3954,6 +4047,26 @@ look inside one: what each layer would have said, and where its heads looked. F6
             voice.show()
         is_dialogue = self.knob("mode") == "dialogue"
         self.query_one(Prompt).border_title = "say something" if is_dialogue else "begin a text"
+        self.query_one("#lesson", Words).put(*self.lesson())
+
+    def on_descendant_focus(self):
+        super().on_descendant_focus()
+        self.query_one("#lesson", Words).put(*self.lesson())
+
+    def lesson(self):
+        "Where there is room: what the knob with the focus does, else what the model is."
+        name = self.focused.id if self.focused else None
+        if name in KNOBS:
+            yield (f"{name.replace('_', ' ')}\n", KEY)
+            yield f"{KNOBS[name]}\n\n"
+            yield ("← → or a number turns it", DIM)
+            return
+        run = self.app.runs.get(self.path.parent) if self.path else None
+        if run:
+            yield (f"{run.name}\n", KEY)
+            yield run.shape(SHAPE)
+            yield "\n"
+        yield from [("ctrl+t", KEY), " goes to the knobs, which say here\nwhat they do"]
 
     # asking
 
@@ -4226,7 +4339,8 @@ look inside one: what each layer would have said, and where its heads looked. F6
         else:
             parts.append(f" {token.prob:.1%}   instead: ")
         others = [(text, prob) for text, prob in token.others if text != token.text]
-        room = self.query_one("#peek").content_size.width - len(bits(*parts))
+        width = self.query_one("#peek").content_size.width or self.size.width - 2
+        room = width - bits(*parts).cell_length
         for text, prob in others:
             other = bits((visible(text), "bold"), f" {prob:.1%}  ")
             room -= other.cell_length
@@ -4668,9 +4782,17 @@ class Tui(App):
         self.wake.set()
 
     def talk_to(self, run, name):
-        path = run.folder / name
-        self.wanted = path if path.exists() else run.folder / "latest.pt"
+        self.wanted = self.file_of(run, name)
         self.switch_mode("chat")
+
+    def file_of(self, run, name):
+        "A checkpoint to talk to. Of a run that was stopped before its second test the best one is untrained."
+        path = run.folder / name
+        latest = run.folder / "latest.pt"
+        is_untrained = name == "best.pt" and run.in_file(name)[0] == 0
+        if not path.exists() or is_untrained and latest.exists():
+            path = latest
+        return path
 
     # our other programs
 
@@ -4774,7 +4896,9 @@ class Tui(App):
                 can_be_done = space or owner is Tui or page.check_action(name, parameters)
                 if binding.description and can_be_done:
                     keys, _ = found.setdefault(binding.description, ([], binding.action))
-                    keys.append(self.get_key_display(Binding(binding.key, "")))
+                    key = self.get_key_display(Binding(binding.key, ""))
+                    if key not in keys:          # a field that takes keys has some of its page's, too
+                        keys.append(key)
         return found
 
     def action_help(self):
@@ -4817,66 +4941,17 @@ class Tui(App):
             run.process.terminate()
 
 
-async def picture(app, folder):
-    "Pictures of the four screens for the README: of the app as it is, with what runs there really are."
-    os.makedirs(folder, exist_ok=True)
-    async with app.run_test(size=(110, 32)) as pilot:
-
-        async def until(true):
-            for _ in range(600):
-                await pilot.pause(0.1)
-                if true():
-                    return
-
-        await until(lambda: app.catalog and app.page.query("#run"))
-        for key, name in ("f2", "train"), ("f3", "watch"), ("f4", "runs"), ("f5", "chat"):
-            await pilot.press(key)
-            await pilot.pause(1)
-            if name == "chat" and app.page.path:
-                await until(lambda: app.page.ready)
-                app.page.query_one(Prompt).text = "The "
-                await pilot.press("enter")
-                await until(lambda: app.page.turns and not app.page.busy)
-                await pilot.press("ctrl+l", *["right"] * 5)
-                await pilot.pause(0.5)
-            app.save_screenshot(f"{name}.svg", path=str(folder))
-            if name == "train":
-                app.page.query_one("#data", Input).value = "builtin"
-                app.page.query_one("#level", Knob).value = "word"
-                await pilot.press("f6")
-                await until(lambda: app.page.looked_at)
-                await pilot.pause(0.5)
-                app.save_screenshot("text.svg", path=str(folder))
-            if name == "chat" and app.page.ready:
-                await pilot.press("f7")
-                turn = app.page.turns[-1]
-                app.page.point(turn, len(turn.tokens) - 8)  # before it stands much to look at
-                await until(lambda: app.page.query_one(Inside).found)
-                await pilot.pause(0.5)
-                app.save_screenshot("inside.svg", path=str(folder))
-            if name == "watch":
-                await pilot.press("t")
-                await until(lambda: app.page.query_one(TimeLapse).words)
-                await pilot.pause(0.5)
-                app.save_screenshot("lapse.svg", path=str(folder))
-                await pilot.press("escape")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="Keys: ? in the app.")
     parser.add_argument("run", nargs="?", help="a run's folder, to watch it")
     parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where runs are [runs]")
     parser.add_argument("--theme", help="a theme's name, such as nord or textual-light")
-    parser.add_argument("--screenshots", metavar="FOLDER", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.run and not Path(asked.run).is_dir():
         raise SystemExit(f"error: {asked.run} is no folder of a run")
     gc.freeze()                                  # what is loaded stays: looking for garbage
     gc.set_threshold(20_000)                     # among it, and often, makes keys wait for 50 ms
     app = Tui(Path(asked.runs), asked.run, theme=asked.theme)
-    if asked.screenshots:
-        asyncio.run(picture(app, asked.screenshots))
-        return
     is_terminal = sys.stdout.isatty()
     if is_terminal:
         print(end="\x1b[22;0t", flush=True)      # the terminal keeps its title
