@@ -228,7 +228,8 @@ def choices(f):
 def convert(f, value):
     "A flag's text, or a value from JSON or Python -> the type of its field."
     if f.type is tuple:
-        texts = value if isinstance(value, (list, tuple)) else [value]
+        texts = [value] if isinstance(value, str) else value
+        expect(isinstance(texts, (list, tuple)), f"--{f.name} {texts!s:.50}: expected a text, or several")
         return tuple(str(text).replace("\\n", "\n") for text in texts)  # a line's end is hard to type
     if choices(f):
         word = str(value).lower().removeprefix("torch.")      # torch.float32 is "float32"
@@ -918,6 +919,7 @@ class Muon(torch.optim.Optimizer):
     """Keller Jordan's Muon: momentum, but each matrix moves by an orthogonal step, which is equally long in
     all directions, also in those of which the gradient says little. Unlike torch.optim.Muon it takes q, k and
     v for the three matrices they are, and sends all matrices of one shape through the iteration together."""
+    WORTH_SHARING = 100_000                                   # numbers: fewer are quicker computed than sent
     def __init__(self, groups, lr, momentum, weight_decay, dtype):
         super().__init__(groups, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
         self.dtype = dtype
@@ -948,11 +950,11 @@ class Muon(torch.optim.Optimizer):
 
     def orthogonal_shared(self, stack):
         "Of several processes each does its part of the stack; all get all of it."
-        if not (dist.is_available() and dist.is_initialized()):
+        alone = not (dist.is_available() and dist.is_initialized())
+        if alone or stack.numel() < self.WORTH_SHARING:
             return orthogonal(stack, self.dtype)
         processes = dist.get_world_size()
-        n_padding = -len(stack) % processes
-        parts = F.pad(stack, (0, 0, 0, 0, 0, n_padding)).chunk(processes)
+        parts = F.pad(stack, (0, 0, 0, 0, 0, -len(stack) % processes)).chunk(processes)
         mine = orthogonal(parts[dist.get_rank()], self.dtype).contiguous()
         done = [torch.empty_like(mine) for _ in parts]
         dist.all_gather(done, mine)
@@ -1324,7 +1326,6 @@ class Ranks:
         return tensor
 
     def barrier(self):
-        "Nobody goes on before all are here."
         self.all_reduce_max(0)
 
     def close(self):
@@ -1649,8 +1650,8 @@ class TrainingRun:
             check_ids(inputs, self.model_config.vocab_size)
         unknown = np.mean(self.corpus.val[:size] == self.corpus.tokenizer.unknown_id)
         if unknown > 0.1:
-            self.notes.append(f"{unknown:.0%} of the text to test on is <unk>, which this model can't say and "
-                              "which flatters its loss: --level char or bpe can say all")
+            self.notes.append(f"{unknown:.0%} of the text to test on are <unk>: unsaid by this model, and "
+                              "flattering its loss. --level char or bpe can say all")
         self.first_row = ranks.rank * B // ranks.world_size   # our rows of each batch: from here on
         self.end_row = (ranks.rank + 1) * B // ranks.world_size
         largest_share = -(-B // ranks.world_size)             # rounded up: the same in all processes

@@ -1743,9 +1743,10 @@ assert not any([ended(child) for child in children])
 def test_an_uneven_batch_over_processes_and_a_stop_for_all(place):
     ask = dict(MINI, data="story.txt", dropout=0.0, batch_size=7, max_iters=6, eval_interval=3)
     gpt.train(**ask, out_dir="alone")
-    train_on_processes(3, 4, "stopped", **ask, out_dir="odd")
+    share = "    gpt.Muon.WORTH_SHARING = 0"  # these matrices are small
+    train_on_processes(3, 4, "stopped", before=share, **ask, out_dir="odd")
     check_stopped_in_the_middle("odd", 4)
-    train_on_processes(2, -1, "done", resume="odd")  # and with another number of processes
+    train_on_processes(2, -1, "done", before=share, resume="odd")  # another number of processes
     assert [line["world_size"] for line in log("odd", "start")] == [3, 2]
     nearly_the_same(weights("alone"), weights("odd"))
     more = gpt.train(resume="odd", max_iters=8)  # one goes on where two stopped
@@ -1775,7 +1776,7 @@ def test_a_process_that_runs_out_of_memory_takes_smaller_parts_and_the_others_to
 def test_a_text_of_which_most_words_are_unknown_is_told(place):
     (place / "chinese.txt").write_text("\n".join(f"第{i}句话和别的都不一样。" for i in range(2000)))
     told = warnings_in(mini(data="chinese.txt", level="word", max_iters=1, out_dir="words").out_dir)
-    assert any("% of the text to test on is <unk>" in text and "--level char" in text for text in told)
+    assert any("% of the text to test on are <unk>" in text and "--level char" in text for text in told)
     assert not warnings_in(mini(data="chinese.txt", max_iters=1, out_dir="characters").out_dir)
     assert not warnings_in(mini(level="word", max_iters=1, out_dir="english").out_dir)
 
