@@ -1443,10 +1443,10 @@ def numbers_said(newest, *losses):
 CONTROL_WORDS = ["", "go", "pause", "sample", "stop"]         # they travel as numbers
 
 def read_control(folder):
-    "The word that somebody left in the run's control file, as its place among CONTROL_WORDS."
+    "-> the word in the run's control file, as its place among CONTROL_WORDS"
     control = folder / "control"
     with contextlib.suppress(OSError, ValueError):            # gone by now, or no such word
-        if control.is_file():                                 # a pipe would wait for ever
+        if control.is_file() and control.stat().st_size > 0:  # no pipe; no file that is just being written
             word = control.read_bytes().decode("utf-8", "replace").strip()
             control.unlink()
             return CONTROL_WORDS.index(word)
