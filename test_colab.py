@@ -65,6 +65,7 @@ def small_base(folder):
     convert.export_command({"run": [str(run)], "to": "hf", "out": str(folder / "base")})
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(book, tmp_path, monkeypatch):
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")

@@ -1660,6 +1660,7 @@ def test_resume_auto_starts_or_goes_on(place):
     assert first.out_dir == second.out_dir == "auto"
 
 
+@pytest.mark.slow
 @linux
 def test_five_starts_have_one_result_busy_or_idle(place):
     "Nothing is measured at the start, so nothing depends on what else the computer does."
@@ -1783,15 +1784,15 @@ def test_a_text_of_which_most_words_are_unknown_is_told(place):
 
 @linux
 def test_the_others_wait_while_the_first_prepares(place):
-    "Longer than one wait of gloo may last: here 2 seconds, in a run 30 minutes."
+    "Longer than one wait of gloo may last: here 1 second, in a run 30 minutes."
     slow = """
     import datetime, time
     begin, prepare = torch.distributed.init_process_group, gpt.prepare
-    gpt.dist.init_process_group = lambda backend: begin(backend, timeout=datetime.timedelta(seconds=2))
+    gpt.dist.init_process_group = lambda backend: begin(backend, timeout=datetime.timedelta(seconds=1))
 
     def slowly(*asked):
         assert rank == 0
-        time.sleep(5)
+        time.sleep(3)
         return prepare(*asked)
 
     gpt.prepare = slowly

@@ -1559,6 +1559,7 @@ def test_a_bench_that_is_stopped_leaves_nothing(number, code, tmp_path):
         os.kill(trainer, 0)
 
 
+@pytest.mark.slow
 def test_bench_has_a_rival(threads_kept):
     hf = pytest.importorskip("transformers")
     shape = gpt.ModelConfig(n_layer=1, n_head=2, n_embd=16, block_size=12, vocab_size=11)

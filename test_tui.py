@@ -624,7 +624,7 @@ def test_the_columns_of_the_presets_follow_the_width(root, fake):
     drive(tui.Tui(root, gpt=fake), script)
 
 
-@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+@pytest.mark.parametrize("size", [(80, 24), pytest.param((140, 40), marks=pytest.mark.slow)])
 def test_the_text_is_shown_as_it_is_cut(root, fake, monkeypatch, size):
     Path("mine.txt").write_text("seldom " + "often " * 9 + "\x1b[31m")
     known = {"sherlock": "0.6 MB"}
@@ -952,7 +952,7 @@ def test_where_nothing_can_be_read_nothing_breaks(tmp_path, root, fake):
     drive(tui.Tui(root, gpt=fake), script)
 
 
-@pytest.mark.parametrize("size", [(80, 24), (140, 40), (60, 16)])
+@pytest.mark.parametrize("size", [(80, 24), (140, 40), pytest.param((60, 16), marks=pytest.mark.slow)])
 def test_samples_are_stepped_through_played_and_slid(root, fake, size):
     folder = make_run(root / "mine", 200, end="", most=400)
 
@@ -1623,7 +1623,7 @@ def test_where_one_cannot_look_inside_it_is_said_why(root, fake):
     drive(tui.Tui(root, gpt=fake), script)
 
 
-@pytest.mark.parametrize("size", [(60, 16), (140, 40)])
+@pytest.mark.parametrize("size", [pytest.param((60, 16), marks=pytest.mark.slow), (140, 40)])
 def test_two_answer_the_same_at_once(root, fake, size):
     make_run(root / "mine")
 
@@ -1760,6 +1760,7 @@ def test_the_palette_names_each_thing_once(root, fake):
     drive(tui.Tui(root, gpt=fake), script)
 
 
+@pytest.mark.slow
 def test_help_palette_and_every_theme(root, fake):
     make_run(root / "mine", 100, end="")
 
@@ -1824,6 +1825,7 @@ def test_command_line():
 # ---- the whole, for real -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not find_spec("torch"), reason="trains for real")
 def test_a_real_training_from_start_to_talk(root):
     async def script(pilot):
