@@ -595,12 +595,7 @@ def how_it_was_made(run):
     command = run.command()
     return f"\nIt was trained by gpt.py {gpt.__version__}:\n\n```sh\n{command}\n```\n" if command else ""
 
-CARD = """---
-library_name: transformers
-pipeline_tag: text-generation
-tags: [gpt2]
----
-# {name}
+ABOUT = """# {name}
 
 A GPT-2: it goes on with a text, and is no assistant.
 
@@ -608,7 +603,14 @@ A GPT-2: it goes on with a text, and is no assistant.
 |---|---|
 {table}
 {made}
-```python
+"""
+
+CARD = """---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [gpt2]
+---
+""" + ABOUT + """```python
 from transformers import pipeline
 write = pipeline("text-generation", model={home})
 print(write("The ")[0]["generated_text"])
@@ -866,15 +868,7 @@ pinned: false
 license: mit
 short_description: A small GPT-2 goes on with your text
 ---
-# {name}
-
-A GPT-2: it goes on with a text, and is no assistant.
-
-| | |
-|---|---|
-{table}
-{made}
-On your own computer:
+""" + ABOUT + """On your own computer:
 
 ```sh
 pip install -r requirements.txt

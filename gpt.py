@@ -263,7 +263,8 @@ def load_presets(own=""):
     "The recipes by name: those of presets.json, which gpt.py may have been copied without, and a user's own."
     presets = {"nano": {"about": "the defaults of gpt.py"}}
     files = [HERE / "presets.json"] if beside("presets.json") else []
-    files += [Path(own)] if own else []
+    if own:
+        files.append(Path(own))
     for path in files:
         with explain(f"presets in {path}", OSError, ValueError, TypeError):
             presets |= json.loads(path.read_text(encoding="utf-8"))
@@ -578,6 +579,8 @@ def load_tokenizer(state):
 
 # ---- the corpus: tokens to train on and tokens to validate on ----------------------------------------------
 
+PACKED = (".jsonl", ".csv", ".parquet", ".gz", ".zst", ".bz2", ".xz", ".zip")  # what data.py unpacks
+
 def read_text(source):
     "A text file, whole. builtin: English that every Python brings along, its own manual."
     if source == "builtin":
@@ -606,8 +609,7 @@ def prepare(config, chosen):
     goes through data.py. chosen: the user named it. If not, and it can't be had, builtin takes its place."""
     path = Path(config.data)
     own_bpe = config.level == "bpe" and config.vocab_size > 0
-    packed = path.suffix in (".jsonl", ".csv", ".parquet", ".gz", ".zst", ".bz2", ".xz", ".zip")
-    small_text = path.is_file() and not packed and path.stat().st_size < 1 << 27
+    small_text = path.is_file() and path.suffix not in PACKED and path.stat().st_size < 1 << 27
     plain = small_text or config.data == "builtin"
     if (path / "meta.json").exists() or plain and not own_bpe:
         return config.data
@@ -723,7 +725,7 @@ def shuffled(places, n, rng):
     """Where a random permutation of range(n) sends these places, without writing it down: n may be billions.
     A Feistel network permutes all numbers of 2 * half bits: a round changes one half by a hash of the other
     (^, which the same hash would undo), so no two numbers ever meet. A result of n or more goes in again."""
-    half = max(1, (n - 1).bit_length() + 1 >> 1)              # bits
+    half = max(1, ((n - 1).bit_length() + 1) // 2)            # bits
     keys = rng.integers(1 << 63, size=8, dtype=np.uint64)     # one a round
     knuth = np.uint64(0x9E3779B97F4A7C15)                     # 2^64 / golden ratio: products scatter well
     places = places.astype(np.uint64)
@@ -732,7 +734,8 @@ def shuffled(places, n, rng):
         left, right = np.divmod(places[again], 1 << half)
         for key in keys:
             hashed = (right ^ key) * knuth
-            hashed = (hashed ^ hashed >> 29) * knuth >> 64 - half  # its highest bits
+            hashed = (hashed ^ (hashed >> 29)) * knuth
+            hashed = hashed >> (64 - half)                    # its highest bits
             left, right = right, left ^ hashed
         places[again] = (left << half) + right
         again = places >= n
@@ -1199,13 +1202,10 @@ class LM:
     def encode(self, prompt):
         return self.tokenizer.encode(prompt) or [self.tokenizer.start_id]
 
-    def decoder_after(self, ids):
-        return self.tokenizer.decoder(ids)
-
     def tokens(self, prompt, options):
         "Each new token: its text, its id, and the logits it was picked from. How it went is in .report."
         ids = self.encode(prompt)
-        decoder = self.decoder_after(ids)
+        decoder = self.tokenizer.decoder(ids)
         report = self.report = SimpleNamespace(reason="cancelled", tokens=0, first_s=0.0, tokens_per_s=0.0,
                                                context_used=min(len(ids), self.config.block_size))
         started = time.perf_counter()

@@ -553,7 +553,7 @@ class Text:
 
     def __init__(self, lm, ids, stops, alternatives, offset):
         self.tokenizer = lm.tokenizer
-        self.decoder = lm.decoder_after(ids)
+        self.decoder = lm.tokenizer.decoder(ids)
         self.stops = gpt.StopTexts(stops)
         self.alternatives = alternatives                      # None: nobody asked for probabilities
         self.reason = None                                    # why it ended

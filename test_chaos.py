@@ -160,19 +160,6 @@ def house(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def story():
-    return gpt.read_text("builtin")[:40_000]
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch, story):
-    "An empty folder with a text, to work in."
-    monkeypatch.chdir(tmp_path)
-    Path("story.txt").write_text(story, encoding="utf-8")
-    return tmp_path
-
-
-@pytest.fixture(scope="session")
 def trained(tmp_path_factory, house, story):
     "A folder with a text and one short run, runs/a: to copy from."
     place = tmp_path_factory.mktemp("trained")

@@ -35,6 +35,7 @@ from hypothesis import strategies as st
 import convert
 import data
 import gpt
+from conftest import until
 
 SHAPE = dict(n_layer=2, n_head=2, n_embd=32, block_size=64)
 STORY = gpt.read_text("builtin")[:30_000].replace("and", "añd").replace("not", "n“o”t")
@@ -895,13 +896,6 @@ def running(folder):
         process.wait(30)
 
 
-def until(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def cpu_seconds(process):
     "How long it has used the processor."
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -920,7 +914,7 @@ def test_a_space_in_a_browser(place, browser):
         def says(words):
             return words in browser.find_element("css selector", "body").text
 
-        until(lambda: says("Stop") and says("Seed"))          # the page is there, whole
+        until(lambda: says("Stop") and says("Seed"), 20)      # the page is there, whole
         prompt, output = browser.find_elements("css selector", "textarea")
         buttons = {button.text: button for button in browser.find_elements("css selector", "button")}
 
@@ -933,12 +927,12 @@ def test_a_space_in_a_browser(place, browser):
         assert says("step 300") and says(f"{gpt.num_parameters(lm.model):,} parameters")
         # An example, then a text of one's own; a slider by its keys, to its left end and one up: 20 tokens.
         buttons["Once upon a time"].click()
-        until(lambda: prompt.get_property("value") == "Once upon a time")
+        until(lambda: prompt.get_property("value") == "Once upon a time", 20)
         prompt.clear()
         prompt.send_keys("the value")
         slider("Max tokens").send_keys(Keys.HOME, Keys.RIGHT)
         buttons["Write"].click()
-        until(lambda: says("20 tokens"))
+        until(lambda: says("20 tokens"), 20)
         command = [sys.executable, "gpt.py", "sample", "best.pt", "--prompt=the value", "--max_new_tokens=20"]
         told = subprocess.run(command, cwd="out", capture_output=True, encoding="utf-8")
         assert shown() == told.stdout.removesuffix("\n")
@@ -955,7 +949,7 @@ def test_a_space_in_a_browser(place, browser):
                 lengths.add(len(shown()))
             return len(lengths) > 5
 
-        until(grown)
+        until(grown, 20)
         # Stop: the text stands still, and so does the model.
         buttons["Stop"].click()
         time.sleep(1)

@@ -46,19 +46,6 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a fork that has torch may crash")
 
 
-@pytest.fixture(scope="session")
-def story():
-    return gpt.read_text("builtin")[:40_000]
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch, story):
-    "An empty folder with a text, to work in."
-    monkeypatch.chdir(tmp_path)
-    Path("story.txt").write_text(story, encoding="utf-8")
-    return tmp_path
-
-
 def mini(**asked):
     return gpt.train(**{**MINI, "data": "story.txt", **asked})
 

@@ -22,6 +22,7 @@ import torch
 
 import gpt
 import serve
+from conftest import until
 
 HERE = Path(__file__).resolve().parent
 TEXT = "The quick brown fox jumps over the lazy dog. “Why?” said Holmes, and then:\n\nUser Assistant é 𝄞 "
@@ -148,13 +149,6 @@ def slowed(lm, seconds):
 
     lm.model.forward = slow_forward
     return steps
-
-
-def until(condition, seconds=10):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 # ---- the text ----------------------------------------------------------------------------------------------
@@ -748,22 +742,6 @@ def test_page_loads_nothing_from_elsewhere(served):
     page = answer.decode().replace("http://www.w3.org/2000/svg", "")
     assert "http:" not in page and "https:" not in page
     assert max(len(line) for line in page.splitlines()) <= 110
-
-
-@pytest.fixture
-def browser(tmp_path):
-    if not shutil.which("chromium") or not shutil.which("chromedriver"):
-        pytest.skip("needs Debian's chromium and chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    for word in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync",
-                 "disable-background-networking", "disable-component-update", "window-size=1200,900",
-                 f"user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(f"--{word}")
-    service = webdriver.ChromeService(shutil.which("chromedriver"))
-    browser = webdriver.Chrome(options=options, service=service)
-    yield browser
-    browser.quit()
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ import torch
 
 import gpt
 import tools
+from conftest import until
 
 HERE = Path(__file__).resolve().parent
 GPT = HERE / "gpt.py"
@@ -705,13 +706,6 @@ def silence(tmp_path, monkeypatch):
         check.close()
 
 
-def until(true):
-    patience = time.monotonic() + 10
-    while not true() and time.monotonic() < patience:
-        time.sleep(0.01)
-    assert true()
-
-
 def test_a_minute_without_the_other_processes_is_told_once(silence):
     check = silence(61)
     until(lambda: check.run.said)
@@ -1018,7 +1012,7 @@ def test_a_stop_inside_a_token_leaves_its_probability():
         def add(self, i):
             return f"<{self.tokenizer.texts[i]}>"
 
-    it.decoder_after = lambda ids: Decoder(it.tokenizer)
+    it.tokenizer.decoder = lambda ids=(): Decoder(it.tokenizer)
     pieces = [*tools.xray(it, "AB", probs=2, max_new_tokens=8, temperature=0, stop=text[3] + ">")]
     first = text.find(text[3])
     assert pieces == [f"<{c}>" for c in text[:first]] + ["<"]

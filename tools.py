@@ -194,6 +194,7 @@ def expand(presets, name, level, asked):
     shape.vocab_size = config.vocab_size or TYPICAL_VOCABULARY[level]
     return shape, config
 
+USUAL_MFU = 0.4                                               # of a GPU, where nothing else is known
 CORE_SPEED = 60e9                                             # FLOP/s of a CPU's core in training, about
 
 def usual_speed(device):
@@ -201,7 +202,7 @@ def usual_speed(device):
     if device["device"] == "cpu":
         return CORE_SPEED * (os.cpu_count() or 1)
     gpu = gpu_named(device["name"])
-    return 0.4e12 * gpu.tflops if gpu else None
+    return USUAL_MFU * 1e12 * gpu.tflops if gpu else None
 
 def cost(shape, config, device):
     "What training takes, and whether a device has it. One that does not say its memory is believed to."
@@ -265,8 +266,8 @@ class PlanConfig:
     gpus: int = gpt.knob(8, "how many of them", "1 <= gpus <= 1e5")
     gpus_per_host: int = gpt.knob(8, "so many share a host and its links", "gpus_per_host >= 1")
     network: float = gpt.knob(100.0, "of a host to the others, in Gbit/s", "1e-3 <= network <= 1e6")
-    mfu: float = gpt.knob(0.4, "the part of a card's peak that computes the model. Published: nanoGPT 0.29, "
-                          "llm.c 0.6 on A100s, llm.c and nanochat 0.5 on H100s", "0.001 <= mfu <= 1")
+    mfu: float = gpt.knob(USUAL_MFU, "the part of a card's peak that computes the model. Published: nanoGPT "
+                          "0.29, llm.c 0.6 on A100s, llm.c and nanochat 0.5 on H100s", "0.001 <= mfu <= 1")
     price: float = gpt.knob(0.0, "of one card for an hour, in dollars; 0: not told", "0 <= price <= 1e6")
 
 PLANNED = ("preset", "presets", "level", "vocab_size", "batch_size", "micro_batch", "max_iters", "optimizer",
@@ -761,7 +762,6 @@ class Teacher:
 
 READ_TO_JUDGE = 2_000_000                                     # characters or tokens of it
 SHOWN_TOKENS = 500
-PACKED = (".jsonl", ".csv", ".parquet", ".gz", ".zst", ".bz2", ".xz", ".zip")  # what data.py unpacks
 
 def about_data(source, config):
     "What --data names: how much it is, and how this level cuts it; or why that can't be said yet."
@@ -788,7 +788,7 @@ def look_at_data(source, config):
         if Path(source).is_dir():
             files = sorted(Path(source).rglob("*.txt"))
         gpt.expect(files and files[0].is_file(), "it is not here yet: training begins with fetching it")
-        gpt.expect(files[0].suffix not in PACKED, "it is packed: it is read when training begins")
+        gpt.expect(files[0].suffix not in gpt.PACKED, "it is packed: it is read when training begins")
         length = sum(path.stat().st_size for path in files)
         with gpt.explain(f"{files[0]} can't be read", OSError):
             with open(files[0], encoding="utf-8-sig", errors="replace") as file:
@@ -832,7 +832,7 @@ def xray(lm, prompt, probs=3, **options):
             piece.prob = float(shares[i])
             piece.token = i
             for other, share in zip(likeliest.indices.tolist(), likeliest.values.tolist()):
-                piece.alternatives.append([lm.decoder_after([before]).add(other), share])
+                piece.alternatives.append([lm.tokenizer.decoder([before]).add(other), share])
             before = i
         held.append(piece)
         sure = len(stops.add(text))
@@ -1120,7 +1120,7 @@ class JsonChat:
             likeliest = shares.topk(min(3, len(shares)))
             says = []
             for i, share in zip(likeliest.indices.tolist(), likeliest.values.tolist()):
-                says.append([self.lm.decoder_after(ids[-1:]).add(i), share])
+                says.append([self.lm.tokenizer.decoder(ids[-1:]).add(i), share])
             looks = layer.attention.mul(1e4).round().div(1e4).tolist()  # four digits: shorter lines
             layers.append({"says": says, "prob": float(shares[token]), "looks": looks})
         decoder = self.lm.tokenizer.decoder()
