@@ -275,11 +275,11 @@ def recipe(presets, name, level=None):
     if not isinstance(presets.get(name), dict):
         more = "" if len(presets) > 1 else " (presets.json, which has more, is not beside gpt.py)"
         raise UserError(f"--preset {name}: {nearest(name, presets)}{more}")
-    level = level or convert(KNOBS["level"], presets[name].get("level") or KNOBS["level"].default)
+    level = convert(KNOBS["level"], level or presets[name].get("level") or KNOBS["level"].default)
     part = presets[name].get(level) or {}
     expect(isinstance(part, dict), f"preset {name}: its part {level} is no object")
     values = {**presets[name], **part, "level": level, "preset": name}
-    for no_field in ("about", "for", "expect", *LEVELS):      # words for people, parts for levels
+    for no_field in ("about", "for", "expect", "next", "rule", *LEVELS):  # words for people, parts for levels
         values.pop(no_field, None)
     check_known(values, KNOBS, f"preset {name} has a field")
     return values
@@ -293,11 +293,13 @@ def configure(asked, saved=None):
         preset = saved.get("preset")
         expect(asked.get("preset", preset) == preset, f"--preset: this run goes on with {preset}")
     else:
-        level = convert(KNOBS["level"], asked["level"]) if "level" in asked else None
-        default = "finetune" if asked.get("init_from") else "nano"
-        base = recipe(load_presets(asked.get("presets")), asked.get("preset", default), level)
+        default = "auto" if "max_minutes" in asked and beside("recipes.py") else "nano"
+        default = "finetune" if "init_from" in asked else default
+        base = recipe(load_presets(asked.get("presets")), asked.get("preset", default), asked.get("level"))
     if any(name in asked for name in LIMITS):                 # a limit replaces all those of the preset:
         base = {**base, **dict.fromkeys(LIMITS, 0)}           # ten minutes are ten
+    if not saved and base["preset"] == "auto":
+        base |= other_file("recipes").auto(asked)             # what fits text, minutes and machine
     model_config = fill(ModelConfig, {**base, **asked})
     config = fill(TrainConfig, {**base, **asked})
     limited = any(getattr(config, name) for name in LIMITS)
@@ -608,12 +610,12 @@ def prepare(config, chosen):
     """-> a folder that data.py made, a text file, or builtin. What is no plain text, or too much for memory,
     goes through data.py. chosen: the user named it. If not, and it can't be had, builtin takes its place."""
     path = Path(config.data)
-    own_bpe = config.level == "bpe" and config.vocab_size > 0
+    own_bpe = config.level == "bpe" and config.vocab_size > 0  # which data.py learns
     small_text = path.is_file() and path.suffix not in PACKED and path.stat().st_size < 1 << 27
     plain = small_text or config.data == "builtin"
     if (path / "meta.json").exists() or plain and not own_bpe:
         return config.data
-    if path.suffix in (".txt", ".md") and not re.search(r"://|[*?\[]", config.data):
+    if path.suffix in (".txt", ".md") and not re.search(r"://|[*?\[]", config.data):  # no address, no glob
         expect(path.exists(), f"--data {config.data}: there is no such file")
     if beside("data.py"):
         flags = [f"--{k}={vars(config)[k]}" for k in ("level", "val_fraction", "min_freq", "vocab_size")]
@@ -676,14 +678,15 @@ def run_command(command, asked):
         sample_command(asked)
 
 if __name__ == "__main__" and IS_FILE:
-    # --help, mistakes and three commands are answered here, before torch takes its second to load. What is
-    # left runs at the end of this file.
+    # What needs no torch ends here, before it takes its second to load; the rest runs at the end of the file.
     sys.modules["gpt"] = sys.modules["__main__"]              # `import gpt` in tools.py gets this module
     with errors_told():
         command, asked = command_line(sys.argv[1:])
         if command in ("presets", "plan", "runs", "plot"):
             run_command(command, asked)
             raise SystemExit
+        if command == "train" and sys.stdout.isatty():
+            print("loading torch ...", flush=True)
         need("torch")
 
 import torch
@@ -728,18 +731,18 @@ def shuffled(places, n, rng):
     half = max(1, ((n - 1).bit_length() + 1) // 2)            # bits
     keys = rng.integers(1 << 63, size=8, dtype=np.uint64)     # one a round
     knuth = np.uint64(0x9E3779B97F4A7C15)                     # 2^64 / golden ratio: products scatter well
-    places = places.astype(np.uint64)
-    again = np.full(len(places), True)
-    while again.any():
-        left, right = np.divmod(places[again], 1 << half)
+    found = places.astype(np.uint64)
+    outside = np.full(len(found), True)                       # those that are not below n yet: at first, all
+    while outside.any():
+        left, right = np.divmod(found[outside], 1 << half)
         for key in keys:
-            hashed = (right ^ key) * knuth
-            hashed = (hashed ^ (hashed >> 29)) * knuth
-            hashed = hashed >> (64 - half)                    # its highest bits
-            left, right = right, left ^ hashed
-        places[again] = (left << half) + right
-        again = places >= n
-    return places.astype(np.int64)
+            mixed = (right ^ key) * knuth                     # into a hash of the right half: low bits go up,
+            mixed = (mixed ^ (mixed >> 29)) * knuth           # high bits come down and go up once more,
+            mixed = mixed >> (64 - half)                      # and the highest, the best mixed, are taken
+            left, right = right, left ^ mixed
+        found[outside] = (left << half) + right
+        outside = found >= n
+    return found.astype(np.int64)
 
 def check_ids(ids, vocab_size):
     "An id from nowhere would crash a GPU later on, without a word of why."
@@ -830,11 +833,11 @@ class Block(nn.Module):
 
 class GPT(nn.Module):
     "Embeddings of tokens and positions, n_layer blocks, and how like each token's embedding the result is."
-    def __init__(self, config, dropout=0.0):
+    def __init__(self, config, dropout=0.0, checkpoint_activations=False):
         super().__init__()
         self.config = config
         self.dropout = dropout
-        self.checkpoint_activations = False                   # keep a block's input alone for the way back
+        self.checkpoint_activations = checkpoint_activations  # keep a block's input alone for the way back
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # tokens; also the head (weight tying)
         self.wpe = nn.Embedding(config.block_size, config.n_embd)  # positions
         self.h = nn.ModuleList(Block(config, dropout, layer) for layer in range(config.n_layer))
@@ -1078,7 +1081,7 @@ def open_checkpoint(source=""):
     source = str(source)
     place = Path(source)
     elsewhere = source.startswith(("gpt2", "hf:")) and not place.exists()
-    if place.is_dir() and not has_checkpoint(place):
+    if source and place.is_dir() and not (has_checkpoint(place) or holds_run(place)):
         elsewhere = (place / "config.json").exists() or (place / "ckpt.pt").exists()
     if not elsewhere:
         path = find_checkpoint(source)
@@ -1237,16 +1240,15 @@ class LM:
         "All of it as one text; with num_samples a list of so many. For a list of prompts: a list of these."
         if not isinstance(prompt, str):
             return [self.sample(text, **options) for text in prompt]
-        if sampling(options).num_samples == 1:
+        o, ids = sampling(options), self.encode(prompt)
+        if o.num_samples == 1:
             return "".join(self.stream(prompt, **options))
-        options, ids = sampling(options), self.encode(prompt)
-        steps = [new for new, *_ in generate(self, ids, options)]  # side by side: in each step one id a text
+        steps = [new for new, *_ in generate(self, ids, o)]   # side by side: in each step one id a text
         texts = []
-        for row in range(options.num_samples):
-            new = [step[row] for step in steps]
-            if self.tokenizer.end_id in new:
-                new = new[:new.index(self.tokenizer.end_id)]
-            stops = StopTexts(options.stop)
+        for row in range(o.num_samples):
+            its_ids = (step[row] for step in steps)
+            new = itertools.takewhile(lambda i: i != self.tokenizer.end_id, its_ids)
+            stops = StopTexts(o.stop)
             text = stops.add(self.tokenizer.decode(new, after=ids))
             texts.append(text if stops.found else text + stops.held)
         return texts
@@ -1282,7 +1284,7 @@ def inference_copy(model, dtype):
     for float32 the table by columns and the others by rows, for bfloat16 the other way round."""
     model = copy.deepcopy(model).to(dtype)
     for name, w in model.named_parameters():
-        by_columns = name == "wte.weight" if dtype == torch.float32 else name != "wte.weight"
+        by_columns = (name == "wte.weight") == (dtype == torch.float32)
         if w.device.type == "cpu" and w.ndim == 2 and by_columns:
             w.data = w.data.T.contiguous().T
     return model
@@ -1302,11 +1304,11 @@ class Ranks:
                 dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
 
     def prepared(self, make):
-        "Made by the first process of each host, which may have a disk of its own. The others wait."
+        "make() in the first process of each host; the others wait. -> what it gave in process 0, to all."
         if self.world_size == 1:
             return make()
         first = os.environ.get("LOCAL_RANK", "0") == "0"
-        job = ThreadPoolExecutor(1).submit(make if first else str)
+        job = ThreadPoolExecutor(1).submit(make if first else lambda: None)
         while self.all_reduce_max(not job.done())[0]:         # one long wait would run into a time limit
             time.sleep(0.2)
         box = [job.result()]
@@ -1324,9 +1326,6 @@ class Ranks:
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
-
-    def barrier(self):
-        self.all_reduce_max(0)
 
     def close(self):
         if self.world_size > 1:
@@ -1492,11 +1491,11 @@ def check_parts(checkpoint, path):
     return checkpoint
 
 def find_run(asked):
-    "-> the checkpoint to go on from, its folder, and what is to be said about it; or three times nothing."
+    "-> the checkpoint to go on from, its folder, and notes to be told. Of a new run: {}, None, []."
     resume, out_dir = str(asked.get("resume") or ""), asked.get("out_dir") or ""
     expect(resume != "auto" or out_dir, "--resume auto: say where, with --out_dir")
     if not resume or resume == "auto" and not has_checkpoint(out_dir):
-        return None, None, []
+        return {}, None, []
     path = find_checkpoint(out_dir if resume in ("newest", "auto") else resume, ("latest.pt", "best.pt"))
     best = path.with_name("best.pt")
     try:
@@ -1518,9 +1517,8 @@ def new_folder(config):
         expect(not taken, f"{config.out_dir} holds a run: add --resume to go on, or take another --out_dir")
         return Path(config.out_dir)
     root = RUN_ROOTS[1] if config.colab_drive else RUN_ROOTS[0]
-    mounted = DRIVE.is_dir() or not config.colab_drive
-    expect(mounted, "--colab_drive: Drive is not mounted. Paste into a cell:\n"
-           "from google.colab import drive\ndrive.mount('/content/drive')")
+    expect(DRIVE.is_dir() or not config.colab_drive, "--colab_drive: Drive is not mounted. Paste into a cell:"
+           "\nfrom google.colab import drive\ndrive.mount('/content/drive')")
     name = f"{config.preset}-{config.level}"
     if config.data != KNOBS["data"].default:
         name += f"-{Path(config.data).stem}"
@@ -1576,25 +1574,27 @@ class Result:
     signal: int = field(repr=False)                           # the one that stopped it, or 0
 
 class TrainingRun:
-    "One run in one process. What happens when is told by train(), below; this is how."
+    "One run in one process. train(), below, says what happens when; the methods here say how."
     def __init__(self, asked, cleanup):
+        # What is asked for, and what it begins with: a checkpoint, other weights, or nothing.
         checkpoint, self.resumed, self.notes = find_run(asked)  # self.resumed: the folder, or None
-        saved = {**checkpoint["model_config"], **checkpoint["train_config"]} if checkpoint else None
+        saved = {**checkpoint.get("model_config", {}), **checkpoint.get("train_config", {})}
         self.model_config, self.config = configure(asked, saved)
-        weights = tokenizer = None                            # to begin with, and theirs
+        weights = tokenizer = None
         if checkpoint:
             weights, tokenizer = model_of(checkpoint, self.resumed)
         elif self.config.init_from:
-            weights, tokenizer = self.take_weights(asked)
+            weights, tokenizer = self.weights_from_elsewhere(asked)
         if self.config.tracker != "none":                     # a missing one is told before anything begins
             need(self.config.tracker)
+        # Its parts. Without init_from the text decides the tokens; a run that goes on must find its own.
         self.ranks = Ranks(self.config.device)
         cleanup.callback(self.ranks.close)
         self.device = self.ranks.device
         self.prepare_batches("data" in asked, tokenizer if self.config.init_from else None)
         if checkpoint:
-            self.check_same(checkpoint)
-        self.build_model(weights, checkpoint["used"] if checkpoint else {})
+            self.check_nothing_changed(checkpoint)
+        self.build_model(weights, checkpoint.get("used", {}))
         self.progress = Progress()
         self.unsaved = ""                                     # why the newest checkpoint could not be saved
         self.saved_at = time.monotonic()
@@ -1618,19 +1618,19 @@ class TrainingRun:
         self.skips_in_a_row = self.skips_since_log = torch.zeros((), device=self.device)
         self.listen_to_signals(cleanup)
 
-    def take_weights(self, asked):
-        "A run that begins with weights has their shape and their tokens; only the context may be shorter."
+    def weights_from_elsewhere(self, asked):
+        "--init_from: the run takes their shape and their tokens; only the context may be shorter."
         checkpoint, path = open_checkpoint(self.config.init_from)
         weights, tokenizer = model_of(checkpoint, path)
-        shape = {name: getattr(weights.config, name) for name in knobs(ModelConfig)}
-        shape["block_size"] = min(shape["block_size"], self.model_config.block_size)
-        level = tokenizer.state["level"]
-        for name, value in {**shape, "level": level}.items():
-            wanted = getattr(self.config if name == "level" else self.model_config, name)
-            expect(name not in asked or wanted == value, f"{path} has --{name} {value}, not {wanted}")
-        self.model_config = ModelConfig(**shape)
-        self.config.level = level
-        expect(self.config.freeze <= shape["n_layer"], f"--freeze: there are {shape['n_layer']} blocks")
+        theirs = {name: getattr(weights.config, name) for name in knobs(ModelConfig)}
+        theirs["block_size"] = min(theirs["block_size"], self.model_config.block_size)
+        theirs["level"] = tokenizer.state["level"]
+        ours = {**vars(self.config), **vars(self.model_config)}
+        for name, value in theirs.items():
+            expect(name not in asked or value == ours[name], f"{path} has --{name} {value}, not {ours[name]}")
+        self.config.level = theirs.pop("level")
+        self.model_config = ModelConfig(**theirs)
+        expect(self.config.freeze <= theirs["n_layer"], f"--freeze: there are {theirs['n_layer']} blocks")
         return weights, tokenizer
 
     def prepare_batches(self, chosen, tokenizer):
@@ -1660,8 +1660,8 @@ class TrainingRun:
         limits = [config.max_iters, math.ceil(config.epochs * self.steps_per_epoch)]
         self.max_steps = min([limit for limit in limits if limit], default=math.inf)
 
-    def check_same(self, checkpoint):
-        "A run goes on with its tokens and its shape. The text itself may have changed."
+    def check_nothing_changed(self, checkpoint):
+        "A run goes on with its tokens and its shape. Where the text itself has changed, that is told."
         now = self.corpus.tokenizer.state | vars(self.model_config)
         for name, was in (checkpoint["tokenizer"] | checkpoint["model_config"]).items():
             what = "shape, --" if name in vars(self.model_config) else "tokenizer, its "
@@ -1676,8 +1676,7 @@ class TrainingRun:
         torch.set_float32_matmul_precision("high")            # TF32, where a GPU has it
         torch.manual_seed(config.seed)
         with explain("a model of this size does not fit into memory", RuntimeError, kind=RunError):
-            self.raw_model = GPT(self.model_config, config.dropout).to(device)
-        self.raw_model.checkpoint_activations = config.checkpoint_activations
+            self.raw_model = GPT(self.model_config, config.dropout, config.checkpoint_activations).to(device)
         if weights:
             state = weights.state_dict()
             state["wpe.weight"] = state["wpe.weight"][:self.model_config.block_size]
@@ -1739,7 +1738,7 @@ class TrainingRun:
             text = json.dumps(self.settings, indent=1).encode()
             with contextlib.suppress(OSError):                # no room: save() tells
                 write_whole(self.folder / "config.json", lambda file: file.write(text))
-        self.ranks.barrier()                                  # nobody goes on where that failed
+        self.ranks.all_reduce_max(0)                          # all wait here: none goes on where that failed
         self.log = Log(file)
         if self.folder and (beside("tools.py") or self.config.tracker != "none"):
             self.log.listeners = other_file("tools").listeners(self)
@@ -1788,7 +1787,8 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
 
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
             for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-                cleanup.callback(signal.signal, number, signal.signal(number, note))
+                before = signal.signal(number, note)
+                cleanup.callback(signal.signal, number, before)
 
     def fraction_done(self):
         by_steps = self.progress.step / self.max_steps
@@ -1805,12 +1805,12 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         "Obeys control file and signals, all processes at the same step; sets the clock. -> whether to stop"
         while True:
             entered = time.monotonic()
-            word = read_control(self.folder) if self.folder else 0
-            numbers = word, entered - self.clock_zero, max(self.signals, default=0)
-            word, self.progress.elapsed_s, number = self.ranks.all_reduce_max(*numbers)
+            i = read_control(self.folder) if self.folder else 0
+            ours = i, entered - self.clock_zero, max(self.signals, default=0)
+            i, self.progress.elapsed_s, number = self.ranks.all_reduce_max(*ours)  # from here on everybody's
             self.heard_at = time.monotonic()
             self.signal = int(number)
-            word = CONTROL_WORDS[int(word)]
+            word = CONTROL_WORDS[int(i)]
             if self.signal or word == "stop":
                 return True
             if word in ("pause", "go"):
@@ -1836,12 +1836,11 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         self.log("state", state="evaluating")
         train_loss, val_loss = [mean_loss(self.raw_model, split, self.micro_batch, self.autocast, self.ranks)
                                 for split in self.splits]
-        progress.evals_since_best += 1
         better = val_loss < progress.best_val_loss
+        progress.evals_since_best = 0 if better else progress.evals_since_best + 1
         if better:
             progress.best_val_loss = val_loss
             progress.best_step = progress.step
-            progress.evals_since_best = 0
         numbers = {"train_loss": train_loss, "val_loss": val_loss, "best": progress.best_val_loss,
                    "perplexity": math.exp(min(val_loss, 99))}
         if corpus.tokenizer.lossless:
@@ -1864,8 +1863,7 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
             self.log("state", state="sampling")
             lm = LM(self.raw_model.eval(), self.corpus.tokenizer)
             prompt = self.config.sample_prompt
-            # Token by token, 16 bits cost a CPU more than they save. So does compiling anywhere: the context
-            # grows with each token.
+            # As the context grows token by token, 16 bits on a CPU and compiling cost more than they save.
             mixed = self.device.type == "cuda" and self.dtype != torch.float32
             with self.autocast(enabled=mixed), torch.compiler.set_stance("force_eager"):
                 text = lm.sample(prompt, max_new_tokens=self.config.sample_tokens)
@@ -1913,9 +1911,8 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
             old.unlink(missing_ok=True)
 
     def accumulate(self, trial):
-        """Forward and backward through our rows of the batch, a micro-batch at a time; the gradients add up.
-        The last backward pass shares them with the other processes. -> our part of the loss.
-        trial: the first micro-batch alone, not shared"""
+        """Forward and backward through our rows, a micro-batch at a time: gradients add up, and the last pass
+        shares them with the other processes. trial: one micro-batch, not shared. -> our part of the loss"""
         seeds = np.random.SeedSequence((self.config.seed, self.progress.step, self.ranks.rank))
         torch.manual_seed(seeds.generate_state(1, np.uint64)[0])  # for dropout
         self.model.train()
@@ -1948,35 +1945,32 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         "Memory ran out: smaller micro-batches. torch.compile failed: without it. Anything else is raised."
         why = " ".join(str(error).split())
         no_room = isinstance(error, MemoryError) or re.search("out of memory|n't allocate|enough memory", why)
-        if isinstance(error, UserError) or not (no_room or self.compiled):
-            raise error
+        others_wait = self.ranks.world_size > 1 and self.model.require_backward_grad_sync
         smaller = (self.micro_batch + 1) // 2
-        if self.ranks.world_size > 1 and self.model.require_backward_grad_sync:
-            again = f"type the same with --resume auto --micro_batch {smaller}"
-            expect(not no_room, f"out of memory while others wait for our gradients: {again}", RunError)
-            raise error
         if no_room:
             expect(self.micro_batch > 1, "not even one sequence has room: take a smaller preset", RunError)
+            expect(not others_wait, "out of memory while others wait for our gradients: type the same with "
+                   f"--resume auto --micro_batch {smaller}", RunError)
             self.micro_batch = smaller
             self.warn(f"out of memory: going on with --micro_batch {smaller}")
-        else:
+        elif self.compiled and not others_wait and not isinstance(error, UserError):
             self.compiled = False
             torch.compiler.set_stance("force_eager")
             self.warn(f"--compile failed, going on without: {why:.120}")
+        else:
+            raise error
 
-    def try_one_micro_batch(self):
-        "Finds out what fits, beside the optimizers' states, and compiles, before anything counts."
+    def rehearse(self):
+        "Makes the optimizers' states, compiles, finds what fits beside them; nothing counts. Sets the clock."
         if self.compiled:
             self.log("state", state="compiling")
         with explain("no room for optimizers: take a smaller preset", torch.OutOfMemoryError, kind=RunError):
             for w in self.raw_model.parameters():
                 w.grad = torch.zeros_like(w)                  # optimizers pass over what has none
-            for optimizer in self.optimizers:
-                optimizer.found_inf = torch.ones((), device=self.device)  # makes the states, changes nothing
-                optimizer.step()
+            self.take_step(torch.ones((), device=self.device))  # makes the states, changes nothing
         self.forward_backward(trial=True)
         self.raw_model.zero_grad()
-        fits = -int(self.ranks.all_reduce_max(-self.micro_batch)[0])
+        fits = -int(self.ranks.all_reduce_max(-self.micro_batch)[0])  # the smallest of all
         if fits < self.micro_batch:
             self.micro_batch = fits
             self.warn(f"out of memory in another process: going on with --micro_batch {fits}")
@@ -1985,10 +1979,13 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         self.clock_zero = time.monotonic() - self.progress.elapsed_s
         self.back_to_training()
 
-    def count_skips(self, found_inf):
-        "On the device: log_step() reads it."
-        self.skips_in_a_row = (self.skips_in_a_row + 1) * found_inf
-        self.skips_since_log = self.skips_since_log + found_inf
+    def take_step(self, found_inf):
+        """found_inf, on the device: 1 where the gradient is not finite. Then this changes nothing, and nobody
+        has to wait for a GPU to find out: torch's fused AdamW looks at .found_inf, which GradScaler would set
+        otherwise, and so does our Muon."""
+        for optimizer in self.optimizers:
+            optimizer.found_inf = found_inf
+            optimizer.step()
 
     def log_now(self):
         "At log_interval, but ever more seldom after 50,000 lines: a week's log can still be read."
@@ -2004,10 +2001,10 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         skipped, in_a_row = int(self.skips_since_log), int(self.skips_in_a_row)
         self.skips_since_log = self.skips_since_log * 0
         progress.skipped += skipped
-        too_many = 30 if self.scaler.is_enabled() else 10     # in float16 GradScaler feels its way by skips
-        if skipped and in_a_row >= too_many - 10:
+        usual = 20 if self.scaler.is_enabled() else 0         # in float16 GradScaler feels its way by skips
+        if skipped and in_a_row >= usual:
             self.warn(f"{skipped} steps skipped: gradient not finite")
-        expect(in_a_row < too_many, f"{in_a_row} steps in a row had no finite gradient: take a lower "
+        expect(in_a_row < usual + 10, f"{in_a_row} steps in a row had no finite gradient: take a lower "
                "--learning_rate or --dtype float32. The last checkpoint is good: --resume", RunError)
         now, (then, step_then) = time.monotonic(), self.stopwatch
         self.stopwatch = now, progress.step
@@ -2027,7 +2024,7 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         best = self.progress.best_val_loss
         message = f"best loss {best:.4f} at step {self.progress.best_step}"
         self.log("end", step=self.progress.step, reason=reason, message=message)
-        self.ranks.barrier()                                  # nobody leaves before all have finished
+        self.ranks.all_reduce_max(0)                          # all wait here: none leaves before the others
         return Result(str(self.folder), best, reason, self.unsaved, self.log.history, self.signal)
 
 def train(**asked):
@@ -2036,18 +2033,16 @@ def train(**asked):
     with contextlib.ExitStack() as cleanup:                   # closes what was opened, however this ends
         run = TrainingRun(asked, cleanup)
         config, progress = run.config, run.progress
-        run.try_one_micro_batch()
+        run.rehearse()
         while True:
             stop = run.obey_control()                         # sets the clock; may wait, or make a sample
             reason = run.limit_reached()                      # "", "done" or "time"
 
-            # Every eval_interval steps, and at the end: how good is it, and what does it say by now?
-            evaluate_now = bool(reason) or progress.step % config.eval_interval == 0
-            sample_now = evaluate_now
-            if config.sample_every:
-                sample_now = bool(reason) or progress.step % config.sample_every == 0
-            evaluate_now = evaluate_now and progress.evaluated_at != progress.step  # not twice, by resuming
-            sample_now = sample_now and progress.sampled_at != progress.step
+            # Every so many steps, and at the end: how good is it, what does it say? Not twice, by resuming.
+            step = progress.step
+            sample_every = config.sample_every or config.eval_interval
+            evaluate_now = (reason or step % config.eval_interval == 0) and progress.evaluated_at != step
+            sample_now = (reason or step % sample_every == 0) and progress.sampled_at != step
             if evaluate_now:
                 run.evaluate()
             if sample_now:
@@ -2075,15 +2070,12 @@ def train(**asked):
             for optimizer in run.optimizers:                  # float16 only: the loss was scaled up, lest
                 run.scaler.unscale_(optimizer)                # small gradients become 0
             grad_norm = nn.utils.clip_grad_norm_(run.raw_model.parameters(), config.grad_clip or math.inf)
-            # Where the gradient is not finite, the step changes nothing, and nobody waits for the GPU to find
-            # out: torch's fused AdamW reads found_inf, as GradScaler sets it, and so does our Muon.
-            found_inf = (~torch.isfinite(grad_norm)).float()
-            for optimizer in run.optimizers:
-                optimizer.found_inf = found_inf
-                optimizer.step()
-                optimizer.zero_grad()
+            found_inf = (~torch.isfinite(grad_norm)).float()  # 1: this step is skipped
+            run.take_step(found_inf)
+            run.raw_model.zero_grad()
             run.scaler.update()
-            run.count_skips(found_inf)
+            run.skips_in_a_row = (run.skips_in_a_row + 1) * found_inf  # on the device: log_step() reads them
+            run.skips_since_log = run.skips_since_log + found_inf
             progress.step += 1
 
             if run.log_now():
@@ -2108,6 +2100,8 @@ def train_command(asked):
                 print(f"best validation loss {result.best_val_loss:.4f}, {result.reason}. Now type:\n"
                       f"  python gpt.py sample {folder} --prompt \"The \"\n"
                       f"  python gpt.py chat {folder}   or   python tui.py {folder}{again}")
+                if beside("tools.py"):
+                    print(other_file("tools").afterwards(result))
         expect(not result.unsaved, f"latest.pt was not saved: {result.unsaved}", RunError)
     raise SystemExit(128 + result.signal if result.signal else 0)
 
@@ -2136,9 +2130,8 @@ def sample_command(asked):
     options = {name: asked[name] for name in knobs(SampleConfig) if name in asked}
     rows = sampling(options).num_samples                      # wrong options are told before it loads
     lm, prompt = load_asked(asked), asked.get("prompt", "")
-    if "prompt_file" in asked:
-        with explain(f"--prompt_file {asked['prompt_file']}", OSError, UnicodeDecodeError):
-            file = asked["prompt_file"]
+    if file := asked.get("prompt_file"):
+        with explain(f"--prompt_file {file}", OSError, UnicodeDecodeError):
             prompt = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     warn_of(lm, prompt)
     print(printable(f"{lm.path}, {lm.precision}"), file=sys.stderr)

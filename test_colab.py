@@ -11,7 +11,7 @@ import pytest
 import gpt
 
 HERE = Path(__file__).resolve().parent
-FILES = ("gpt.py", "data.py", "tools.py", "convert.py", "space.py", "presets.json")
+FILES = ("gpt.py", "data.py", "tools.py", "recipes.py", "convert.py", "space.py", "presets.json")
 NETWORK = {"get", "tune", "compare"}                          # cells tagged so
 SKIPPED = {"get"}
 SMALL = """

@@ -1,4 +1,4 @@
-"""The promises of tools.py, held: presets, runs, plot, eval, chat, bench, and what stands beside the loop.
+"""The promises of tools.py, held: runs, plot, eval, chat, bench, and what stands beside the loop.
 
 Everything here works without a network and without a GPU."""
 
@@ -22,6 +22,7 @@ import pytest
 import torch
 
 import gpt
+import recipes
 import tools
 from conftest import until
 
@@ -62,14 +63,6 @@ def inside(trained, monkeypatch):
     "That folder, and we are in it."
     monkeypatch.chdir(trained)
     return trained
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    "An empty folder with a text, to work in."
-    monkeypatch.chdir(tmp_path)
-    Path("story.txt").write_text(gpt.read_text("builtin")[:40_000], encoding="utf-8")
-    return tmp_path
 
 
 def mini(**asked):
@@ -218,213 +211,6 @@ def test_mistakes_of_those_who_have_a_run(words, told, inside, capsys):
     error = capsys.readouterr().err
     assert error.startswith("error: ") and told in error and error.count("\n") == 1
     assert end.value.code in (1, 2)
-
-
-# ---- presets -----------------------------------------------------------------------------------------------
-
-
-def test_own_preset_beside_the_shipped_ones(tmp_path):
-    own = tmp_path / "mine.json"
-    own.write_text('{"mine": {"about": "my own", "n_layer": 5, "max_iters": 3}}')
-    table = shell("presets", "--presets", own).stdout
-    assert "my own" in table and "gpt2-xl" in table
-
-
-def test_presets_json_has_what_a_program_needs(capsys):
-    told = answer(capsys, "presets --json")
-    assert {field["name"] for field in told["fields"]} == gpt.KNOBS.keys()
-    assert told["devices"][-1]["device"] == "cpu" and told["devices"][-1]["memory"] > 1e8
-    nano = told["presets"]["nano"]
-    assert nano["char"]["parameters"] == 95_760 and nano["char"]["fits"] and nano["about"]
-    fields = {field["name"]: field for field in told["fields"]}
-    keys = {"name", "type", "help", "rule", "choices", "default", "part"}
-    assert all(field.keys() == keys for field in fields.values())
-    assert fields["level"]["type"] == "choice" and fields["level"]["choices"] == ["char", "word", "bpe"]
-    assert fields["bias"]["type"] == "bool" and fields["bias"]["choices"] == []
-    assert fields["n_layer"]["part"] == "ModelConfig" and fields["n_layer"]["rule"] == "1 <= n_layer <= 1000"
-
-
-def test_presets_with_changes_for_a_program(capsys):
-    told = answer(capsys, "presets --json --preset nano --level char --n_layer 8 --n_embd=96")
-    assert list(told["presets"]) == ["nano"]
-    char = told["presets"]["nano"]["char"]
-    assert char["n_layer"] == 8
-    shape = gpt.ModelConfig(n_layer=8, n_embd=96, vocab_size=tools.TYPICAL_VOCABULARY["char"])
-    assert char["parameters"] == tools.count_parameters(shape)
-
-
-@pytest.mark.parametrize(
-    "preset,vocab,parameters",
-    [
-        ("nano", 97, 95_712),
-        ("micro", 97, 822_144),
-        ("tiny", 97, 10_733_952),
-        ("gpt2", 50257, 124_439_808),
-    ],
-)
-def test_parameter_counts(preset, vocab, parameters):
-    shape, _ = gpt.configure({"preset": preset})
-    shape.vocab_size = vocab
-    assert tools.count_parameters(shape) == parameters
-    with torch.device("meta"):
-        assert sum(w.numel() for w in gpt.GPT(shape).parameters()) == parameters
-
-
-@pytest.mark.parametrize("bias,qkv_bias", [(True, True), (True, False), (False, False), (False, True)])
-def test_the_parameter_formula(bias, qkv_bias):
-    shape = gpt.ModelConfig(bias=bias, qkv_bias=qkv_bias, vocab_size=97)
-    model = gpt.GPT(shape)
-    assert tools.count_parameters(shape) == sum(w.numel() for w in model.parameters())
-    named = [name for name, _ in model.named_parameters() if name.endswith("c_attn.bias")]
-    assert bool(named) == (bias and qkv_bias)
-
-
-def test_the_table_shows_each_preset_at_its_own_level_or_at_the_one_asked_for(capsys):
-    def levels(words):
-        command(words)
-        lines = capsys.readouterr().out.splitlines()
-        assert lines[0].replace(" on-a-GPU", "").split() == (
-            "preset layers/heads/width context level weights memory fits what".split()
-        )
-        return {line.split()[0]: line.split()[3] for line in lines[1:-2]}
-
-    presets = gpt.load_presets()
-    assert levels("presets") == {name: gpt.recipe(presets, name)["level"] for name in presets}
-    assert levels("presets --level WORD") == dict.fromkeys(presets, "word")
-
-
-def test_without_a_gpu_the_table_shows_what_one_would_need(monkeypatch, capsys):
-    cpu = {"device": "cpu", "name": "a CPU", "memory": 64 << 30}
-    monkeypatch.setattr(tools, "machine", lambda: [cpu])
-    command("presets --preset gpt2-xl")
-    header, row = capsys.readouterr().out.splitlines()[:2]
-    columns = dict(zip(header.split(), row.split()))
-    assert columns["memory"] == "68.1GB" and columns["on-a-GPU"] == "36.6GB" and columns["fits"] == "no"
-    monkeypatch.setattr(tools, "machine", lambda: [{**cpu, "device": "cuda"}, cpu])
-    command("presets --preset gpt2-xl")
-    assert "on-a-GPU" not in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("optimizer,dropout", [("muon", 0.0), ("adamw", 0.0), ("adamw", 0.1)])
-def test_the_memory_formula_counts_what_torch_allocates(optimizer, dropout, monkeypatch):
-    "On tensors without memory, of a CPU, but computed as on a GPU: in 16 bits, with torch's own attention."
-    tracking = pytest.importorskip("torch.distributed._tools.mem_tracker")
-    fake = pytest.importorskip("torch._subclasses.fake_tensor")
-
-    def attend(q, k, v, p):  # dropout inside of it stores nothing on GPUs
-        return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-
-    def drop(x, p):  # as GPUs do it: a mask of bytes
-        return torch.native_dropout(x, p, True)[0] if p else x
-
-    monkeypatch.setattr(gpt, "attend", attend)
-    monkeypatch.setattr(gpt, "dropout", drop)
-    m = gpt.ModelConfig(n_layer=6, n_head=4, n_embd=256, block_size=256, vocab_size=5000)
-    t = gpt.TrainConfig(optimizer=optimizer, dropout=dropout, batch_size=32, micro_batch=16)
-    with fake.FakeTensorMode():
-        model = gpt.GPT(m, dropout)
-        optimizers = gpt.make_optimizers(model, t, torch.bfloat16)
-        ids = torch.zeros(t.micro_batch, m.block_size, dtype=torch.int64)
-        tracker = tracking.MemTracker()
-        tracker.track_external(model, *optimizers)
-        with tracker:
-            for micro_batch in range(4):  # two steps of two
-                tracker.reset_mod_stats()
-                with torch.autocast("cpu", torch.bfloat16):
-                    loss = model(ids, targets=ids)
-                loss.backward()
-                for optimizer in optimizers if micro_batch % 2 else []:
-                    optimizer.step()
-                    optimizer.zero_grad()
-    (peak,) = tracker.get_tracker_snapshot("peak").values()
-    parts = tools.memory_parts(m, t, "cuda")
-    ours = sum(parts.values()) - parts["torch"]
-    assert 0.97 < ours / peak["Total"] < 1.08
-
-
-@pytest.mark.parametrize("name", "small baby stories wikitext gpt2 gpt2-medium gpt2-large gpt2-xl".split())
-def test_muon_costs_the_presets_for_gpus_a_fifth_of_a_step_at_most(name):
-    presets = gpt.load_presets()
-    m, t = tools.expand(presets, name, gpt.recipe(presets, name)["level"], {})
-    assert tools.muon_flops(m) < 0.2 * t.batch_size * m.block_size * tools.flops_per_token(m)
-
-
-# ---- plan --------------------------------------------------------------------------------------------------
-
-D32 = "--n_layer 32 --n_head 16 --n_embd 2048 --block_size 2048 --vocab_size 65536 --micro_batch 8"
-PUBLISHED = [  # hours, the run, its cards and the MFU that it reports or that follows
-    (96, "nanoGPT, 124M", "--gpu a100 --mfu 0.29 --preset gpt2 --max_iters 600000 --optimizer adamw"),
-    (1.5, "llm.c, 124M", "--gpu a100 --mfu 0.6 --preset gpt2 --max_iters 19560 --batch_size 512"),
-    (0.75, "llm.c, 124M", "--gpu h100 --mfu 0.4 --preset gpt2 --max_iters 19560 --batch_size 512"),
-    (24, "llm.c, 1558M", "--gpu h100 --mfu 0.5 --preset gpt2-xl --max_iters 32000 --batch_size 1024"),
-    (31.3, "nanochat, d32", f"--gpu h100 --mfu 0.5 {D32} --max_iters 71680 --batch_size 256"),
-]
-
-
-@pytest.mark.parametrize("hours,name,words", PUBLISHED)
-def test_a_plan_takes_as_long_as_the_published_run(hours, name, words, capsys):
-    p = answer(capsys, f"plan --json --gpus 8 --optimizer adamw {words}")
-    assert p["hours"] == pytest.approx(hours, rel=0.1)
-    assert p["mfu"] == pytest.approx(float(words.split()[3]), rel=0.02)  # in one host nearly nothing is lost
-
-
-def test_the_operations_of_a_plan_are_those_that_torch_counts(monkeypatch):
-    from torch.utils.flop_counter import FlopCounterMode
-
-    m = gpt.ModelConfig(n_layer=2, n_head=2, n_embd=32, block_size=24, vocab_size=50)
-    ids = torch.zeros(3, m.block_size, dtype=torch.int64)
-    with FlopCounterMode(display=False) as counter:
-        gpt.GPT(m)(ids, targets=ids).backward()
-    norms = (4 * m.n_layer + 2) * m.n_embd  # and biases: not multiplied, but in the formula, as everywhere
-    biases = 9 * m.n_layer * m.n_embd
-    assert counter.get_total_flops() == ids.numel() * (tools.flops_per_token(m) - 6 * (norms + biases))
-    with FlopCounterMode(display=False) as counter:
-        for shape in [(4 * m.n_layer, 32, 32), (m.n_layer, 32, 128), (m.n_layer, 128, 32)]:
-            gpt.orthogonal(torch.randn(shape))
-    assert counter.get_total_flops() == tools.muon_flops(m)
-
-
-def test_when_gradients_stop_hiding(capsys):
-    words = "plan --json --preset gpt2-xl --gpus 64 --gpu a100 --network"
-    slow, fast = answer(capsys, f"{words} 100"), answer(capsys, f"{words} 1600")
-    assert slow["gigabytes_per_s"] == 12.5 and slow["sent_bytes"] == 2 * 63 / 64 * 4 * slow["parameters"]
-    assert slow["send_s"] == pytest.approx(slow["sent_bytes"] / (0.75 * 12.5e9))
-    assert slow["wait_s"] == pytest.approx(slow["send_s"] - slow["backward_s"])
-    assert 12.5 < slow["hides_from_gigabytes_per_s"] == fast["hides_from_gigabytes_per_s"] < 200
-    tables = (50257 + 1024) * 1600
-    assert fast["wait_s"] == pytest.approx(2 * 63 / 64 * 4 * tables / (0.75 * 200e9))
-    assert fast["tokens_per_s"] > 2 * slow["tokens_per_s"]
-    assert slow["rows"] == 8 and slow["micro_batch"] == 4  # 480 of 64 are 7.5: some have 8, all wait for them
-    alone = answer(capsys, "plan --json --preset gpt2-xl --gpus 1")
-    assert alone["sent_bytes"] == alone["wait_s"] == 0 and alone["rows"] == 480
-
-
-@pytest.mark.parametrize(
-    "words,told",
-    [
-        ("", "torchrun --nproc_per_node=8 gpt.py train --preset gpt2"),
-        ("--gpus 1 --optimizer adamw", "gpt2, bpe: 124M weights; 20,000 steps of 480 x 1,024 tokens"),
-        ("--gpu rtx_4090 --gpus 2 --preset gpt2-xl", "Too much: take a smaller --micro_batch"),
-        ("--preset gpt2-xl --gpus 64 --price 2", "$7,388"),
-        ("--preset gpt2-xl --gpus 64", "--nnodes=8 --rdzv_backend=c10d"),
-        ("--gpus 16 --batch_size 512 --n_layer 13", "--preset gpt2 --batch_size 512 \\ --n_layer 13"),
-        ("--preset nano --level word --gpus 32 --gpu H100-PCIe", "32 x H100 PCIe, 756 TFLOP/s"),
-    ],
-)
-def test_a_plan_reads_well_at_80_columns(words, told, capsys):
-    command(f"plan {words}")
-    shown = capsys.readouterr().out
-    assert told in " ".join(shown.split())
-    assert max(map(len, shown.splitlines())) <= 80
-
-
-def test_what_fits_goes_by_the_best_device(monkeypatch, capsys):
-    gpu = {"device": "cuda", "name": "a GPU", "memory": 4 << 30}
-    monkeypatch.setattr(tools, "machine", lambda: [gpu])
-    told = answer(capsys, "presets --json")["presets"]
-    assert told["nano"]["char"]["fits"] and not told["gpt2-xl"]["bpe"]["fits"]
-    gpu["memory"] = 0  # unknown
-    assert answer(capsys, "presets --json")["presets"]["gpt2-xl"]["bpe"]["fits"]
 
 
 # ---- runs --------------------------------------------------------------------------------------------------
@@ -745,6 +531,27 @@ def test_stop_is_obeyed_while_the_training_waits_for_others(silence, tmp_path):
     assert {"step": 7, "reason": "error", "message": "the other processes are gone"} in check.run.said
 
 
+# ---- after a run -------------------------------------------------------------------------------------------
+
+
+def test_a_run_ends_with_how_good_that_is_and_what_to_try_next(place):
+    def said(loss, **changes):
+        asked = {"preset": "nano", "level": "word", **changes}
+        model, config = gpt.configure(asked)
+        Path("config.json").write_text(json.dumps({"model": vars(model), "train": vars(config)}))
+        return tools.afterwards(types.SimpleNamespace(out_dir=".", best_val_loss=loss))
+
+    usual = gpt.load_presets()["nano"]["word"]["expect"].split()[1]
+    better = "Lower yet:\n  python gpt.py train --preset micro --level word"
+    assert said(4.9712) == f"4.97 per word: nano usually comes to {usual}. {better}"
+    assert f"comes to {usual} without --max_iters." in said(5.5, max_iters=100)
+    assert said(5.5, data="my text.txt") == f"{better} --data 'my text.txt'"
+    more = said(1.5, preset="laptop", level="char", data="shakespeare", max_minutes=3)
+    assert more.startswith("1.50 per character: laptop usually comes to 1.45. Lower yet:")
+    assert more.endswith("--preset laptop --max_minutes 6 --level char --data shakespeare")
+    assert said(3.0, preset="gpt2", level="bpe") == ""
+
+
 # ---- a teacher ---------------------------------------------------------------------------------------------
 
 
@@ -981,7 +788,7 @@ def test_the_operations_of_a_token():
     it = lm()
     c = it.config
     per_token = 6 * (gpt.num_parameters(it.model) - c.block_size * c.n_embd)
-    assert tools.flops_per_token(it.config) == per_token + 12 * c.n_layer * c.n_embd * c.block_size
+    assert recipes.flops_per_token(it.config) == per_token + 12 * c.n_layer * c.n_embd * c.block_size
     assert tools.memory_used(torch.device("cpu")) > 50 or os.name == "nt"
 
 
@@ -1061,59 +868,6 @@ def test_show_probs_of_a_cut_character(capsys):
     tools.show_probs(bytewise_lm("é♥"), "a", {"max_new_tokens": 4, "temperature": 0})
     shown = capsys.readouterr().out
     assert shown.count("\x1b[38;5;") == 4 and len(shown.splitlines()) == 1 + 1 + 4
-
-
-def test_what_a_device_usually_does():
-    assert tools.usual_speed({"device": "cpu", "name": "CPU"}) == tools.CORE_SPEED * os.cpu_count()
-    a100 = {"device": "cuda", "name": "NVIDIA A100-SXM4-80GB"}
-    assert tools.usual_speed(a100) == pytest.approx(0.4 * 312e12)
-    assert tools.usual_speed({"device": "cuda", "name": "some card"}) is None
-
-
-# ---- a text, before it is trained on -----------------------------------------------------------------------
-
-
-def about(capsys, data, level):
-    found = answer(capsys, ["presets", "--json", "--preset", "nano", "--level", level, "--data", str(data)])
-    return found["data"]
-
-
-def test_a_text_is_looked_at_before_it_is_trained_on(place, capsys):
-    Path("some.txt").write_text("one two two two one one. Three?\n" * 3, encoding="utf-8-sig")
-    found = about(capsys, "some.txt", "char")
-    assert found["bytes"] == 99 and found["tokens"] == 96 and found["unknown"] == 0 and not found["is_part"]
-    assert "".join(text for text, _ in found["start"]).startswith("one two two")
-    found = about(capsys, "some.txt", "word")
-    assert found["tokens"] == 27 and found["kinds"] == 6 and found["unknown"] == 0
-    assert [text for text, _ in found["start"][:3]] == ["One", " two", " two"]
-    Path("more.txt").write_text("two")
-    assert about(capsys, "*.txt", "char")["bytes"] > 40_000  # with the story of this place
-    assert about(capsys, "builtin", "word")["tokens"] > 30_000
-    Path("folder").mkdir()
-    Path("folder/part.txt").write_bytes(Path("some.txt").read_bytes())
-    assert about(capsys, "folder", "char")["tokens"] == 96
-    Path("rare.txt").write_text("seldom " + "often " * 9)
-    assert about(capsys, "rare.txt", "word")["unknown"] == 0.1
-    folder = prepared("some.txt", "word")
-    by_folder = about(capsys, folder, "word")
-    assert by_folder["tokens"] in (27, 28) and by_folder["start"][0] == found["start"][0]
-    assert "needs --level word" in about(capsys, folder, "char")["why"]
-
-
-@pytest.mark.parametrize("name", ["none.txt", "zero.txt", "packed.gz", "empty.txt", "folder"])
-def test_of_what_is_no_text_it_is_said_why(place, capsys, name):
-    Path("zero.txt").write_bytes(b"a\0b")
-    Path("empty.txt").write_text(" ")
-    Path("packed.gz").write_bytes(b"")
-    Path("folder").mkdir()
-    assert about(capsys, name, "char").keys() == {"why"}
-
-
-def prepared(text, level):
-    "The folder that data.py makes."
-    words = [sys.executable, str(GPT.with_name("data.py")), text, "--level", level]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()[-1]
 
 
 # ---- inside ------------------------------------------------------------------------------------------------
@@ -1416,6 +1170,20 @@ def test_eval_is_the_loss_of_every_token(inside, capsys):
     assert re.search(rf"^loss +{plain['loss']:.4f}$", capsys.readouterr().out, re.M)
 
 
+def test_eval_of_several_runs_is_that_of_the_mean_of_their_probabilities(inside, capsys):
+    gpt.train(**{**MINI, "data": "story.txt", "out_dir": "runs/other", "seed": 2, "max_iters": 20})
+    capsys.readouterr()
+    one, other = (answer(capsys, f"eval runs/{name} --json")["loss"] for name in ("a", "other"))
+    both = answer(capsys, "eval runs/a runs/other --json")
+    assert both["loss"] < (one + other) / 2  # the mean of probabilities is never worse than that of the losses
+    assert answer(capsys, "eval runs/a runs/a --json")["loss"] == pytest.approx(one, rel=1e-5)
+    gpt.train(**{**MINI, "data": "builtin", "out_dir": "runs/words", "level": "word", "max_iters": 1})
+    with pytest.raises(gpt.UserError, match="has other tokens than runs/a"):
+        command("eval runs/a runs/words")
+    shutil.rmtree("runs/words")
+    shutil.rmtree("runs/other")
+
+
 def test_eval_by_rows(inside, capsys):
     Path("rows.txt").write_text("one row of it\n\n   \n" * 40)
     found = answer(capsys, "eval --data rows.txt --split test --rows --json")
@@ -1503,7 +1271,7 @@ def test_bench(tmp_path):
 def test_bench_skips_what_does_not_fit(monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(tools, "measure", lambda name, *_: asked.append(name) or [name] * 7)
-    monkeypatch.setattr(tools, "machine", lambda: [{"device": "cpu", "name": "a CPU", "memory": 8 << 30}])
+    monkeypatch.setattr(recipes, "machine", lambda: [{"device": "cpu", "name": "a CPU", "memory": 8 << 30}])
     command("bench")
     shown = capsys.readouterr().out
     assert "nano" in asked and "tiny" in asked and "gpt2" not in asked and "gpt2-xl" not in asked
@@ -1514,7 +1282,7 @@ def test_bench_skips_what_does_not_fit(monkeypatch, capsys):
 
 def test_bench_goes_by_the_device_that_is_asked_for(monkeypatch):
     devices = [{"device": "cuda", "name": "a GPU"}, {"device": "cpu", "name": "a CPU"}]
-    monkeypatch.setattr(tools, "machine", lambda: devices)
+    monkeypatch.setattr(recipes, "machine", lambda: devices)
     named = [tools.device_named(name)["name"] for name in ("auto", "cuda:1", "cpu")]
     assert named == ["a GPU", "a GPU", "a CPU"]
 
@@ -1570,11 +1338,6 @@ def test_bench_asks_for_transformers_before_it_trains(monkeypatch):
 
 
 # ---- the file itself ---------------------------------------------------------------------------------------
-
-
-def test_printed_tables():
-    shown = {None: "-", 0.5: "0.5000", 1e12: "1e+12", 12345: "12,345", "a\nb": "a b"}
-    assert [tools.cell(value) for value in shown] == list(shown.values())
 
 
 def test_the_width_of_the_lines():

@@ -1,4 +1,5 @@
-"""Tests of tui.py: its chart, each screen in each state, the process it talks to, the whole with a training.
+"""Tests of tui.py and screens/: the chart, each screen in each state, the process that Chat talks to, the
+whole with a training.
 
     pytest -q test_tui.py
     python test_tui.py --figures                # how fast it is here, 100 times each: about ten minutes
@@ -34,12 +35,26 @@ with contextlib.suppress(ImportError):  # Windows has no such terminals
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.segment import Segment
+from textual import on
+from textual.app import App
+from textual.widgets import Button, DataTable, Input, Static
 
 import runs
 import tui
-from runs import Run
+from runs import Run, fixed
+from screens.basics import KEY, Words, spark
+from screens.chart import BRAILLE, Canvas, Chart, Curve, Frame, ticks
+from screens.chat import Prompt
+from screens.inside import Inside
+from screens.lapse import LIT, Slider, TimeLapse, lit, pairs_of, vocabulary
+from screens.shared import Enter, Knob, Pick
+from screens.talk import KNOBS, MODE, SETTINGS, Talk
+from screens.texts import Browse
+from screens.train import LESSONS
+from screens.turn import Token, Turn
+from screens.watch import Watch
 from test_runs import lines_of, make_older, make_run, write_lines
-from tui import Button, DataTable, Input, Knob, Static
 
 HERE = Path(tui.__file__).resolve().parent
 REAL = HERE / "gpt.py"
@@ -130,6 +145,8 @@ def fake(tmp_path):
         f"REAL, LOG = {str(REAL)!r}, {str(tmp_path / 'asked')!r}\n{FAKE}", encoding="utf-8"
     )
     shutil.copy(HERE / "presets.json", tmp_path)
+    for name in "fine", "nothing", "oom":        # texts by whose names it knows what to do
+        (tmp_path / name).touch()
     return tmp_path / "gpt.py"
 
 
@@ -203,23 +220,23 @@ async def ready(pilot):
 
 
 def test_sparklines():
-    assert tui.spark([1, 2, 3, None], 9) == "▁▄█"
-    assert tui.spark([], 5) == ""
-    assert tui.spark([2, 2], 5) == "▄▄"
-    assert len(tui.spark(range(999), 20)) == 20
+    assert spark([1, 2, 3, None], 9) == "▁▄█"
+    assert spark([], 5) == ""
+    assert spark([2, 2], 5) == "▄▄"
+    assert len(spark(range(999), 20)) == 20
 
 
 def test_words_are_laid_out_anew_only_where_they_changed(root):
-    class One(tui.App):
+    class One(App):
         def compose(self):
-            yield tui.Words(id="words")
+            yield Words(id="words")
 
     async def script(pilot):
-        words = pilot.app.query_one(tui.Words)
-        words.put("a [b]", (" c", tui.KEY))
+        words = pilot.app.query_one(Words)
+        words.put("a [b]", (" c", KEY))
         before = words.content
         assert str(before) == "a [b] c"
-        words.put("a [b]", (" c", tui.KEY))
+        words.put("a [b]", (" c", KEY))
         assert words.content is before
         await until(pilot, lambda: "a [b] c" in screen(pilot.app))
         words.put("one\ntwo")
@@ -229,18 +246,18 @@ def test_words_are_laid_out_anew_only_where_they_changed(root):
 
 
 def test_a_knob_tells_of_itself():
-    class One(tui.App):
+    class One(App):
         heard = []
 
         def compose(self):
             yield Knob("b", ["a", "b"], id="words")
             yield Knob("2", [1, 2, 10], free=True, id="number")
 
-        @tui.on(Knob.Changed, "#number")
+        @on(Knob.Changed, "#number")
         def number_changed(self, event):
             self.heard.append((event.control.id, event.value))
 
-        @tui.on(Input.Changed)
+        @on(Input.Changed)
         def never(self, event):
             raise AssertionError("a Knob is no Input")
 
@@ -259,7 +276,7 @@ def test_a_knob_tells_of_itself():
 @settings(max_examples=60)
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 12), st.booleans())
 def test_ticks_are_few_round_and_inside(low, width, most, log):
-    found, form = tui.ticks(low, low + width, most, log)
+    found, form = ticks(low, low + width, most, log)
     assert len(found) <= most + 1 or log
     assert all(low - 1e-6 * width <= v <= low + width * (1 + 1e-6) for v in found) and all(
         form(v) for v in found
@@ -267,13 +284,13 @@ def test_ticks_are_few_round_and_inside(low, width, most, log):
 
 
 def test_a_canvas_has_one_colour_a_cell_and_nothing_outside():
-    canvas = tui.Canvas(2, 1)
+    canvas = Canvas(2, 1)
     assert canvas.drawn(0) is None
     canvas.dot(0, 0, "red")
     canvas.dot(1, 3, "red")
-    assert canvas.drawn(0) == (chr(0x2800 + 0x81) if tui.BRAILLE else "•", "red")
+    assert canvas.drawn(0) == (chr(0x2800 + 0x81) if BRAILLE else "•", "red")
     canvas.dot(1, 0, "blue")  # it takes the whole cell
-    assert canvas.drawn(0) == (chr(0x2800 + 0x08) if tui.BRAILLE else "•", "blue")
+    assert canvas.drawn(0) == (chr(0x2800 + 0x08) if BRAILLE else "•", "blue")
     for x, y in (-1, 0), (4, 0), (0, -1), (0, 4):
         canvas.dot(x, y, "red")
         canvas.mark(x, y, "!", "red")
@@ -285,7 +302,7 @@ def test_a_canvas_has_one_colour_a_cell_and_nothing_outside():
 
 
 def test_a_frame_says_where_a_value_lies():
-    frame = tui.Frame(x0=0, x1=100, low=1, high=3, width=10, height=5)
+    frame = Frame(x0=0, x1=100, low=1, high=3, width=10, height=5)
     assert [frame.across(x) for x in (0, 50, 100)] == [0, 10, 19]
     assert [frame.down(y) for y in (3, 2, 1)] == [0, 10, 19]
     assert frame.down(1e99) == -9
@@ -293,15 +310,15 @@ def test_a_frame_says_where_a_value_lies():
 
 
 def test_chart_draws_anything_anywhere():
-    class One(tui.App):
+    class One(App):
         def compose(self):
-            yield tui.Chart("nothing yet")
+            yield Chart("nothing yet")
 
     def line(ys):
-        return tui.Curve("train", "train", list(enumerate(ys)))
+        return Curve("train", "train", list(enumerate(ys)))
 
     async def script(pilot):
-        chart = pilot.app.query_one(tui.Chart)
+        chart = pilot.app.query_one(Chart)
         assert "nothing yet" in screen(pilot.app)
         for ys in ([1], [2, 2, 2], [1e9, -1e9, 0], [5, 4, 3, 2, 1], [1e-9, 2e-9], list(range(5000))):
             for log in (False, True):
@@ -309,7 +326,7 @@ def test_chart_draws_anything_anywhere():
                 chart.plot([line(ys)], best=(0, ys[0]))
                 for size in ((80, 24), (140, 40), (20, 6), (9, 4), (1, 1)):
                     await resized(pilot, chart, *size)
-                    for row in tui.Segment.split_lines(getattr(chart.render(), "segments", [])):
+                    for row in Segment.split_lines(getattr(chart.render(), "segments", [])):
                         assert sum(part.cell_length for part in row) <= chart.size.width
         await pilot.resize_terminal(80, 24)
         chart.log_x = chart.log_y = False
@@ -327,16 +344,16 @@ def test_chart_draws_anything_anywhere():
 
 
 def test_no_curve_is_left_out_of_the_picture():
-    class One(tui.App):
+    class One(App):
         def compose(self):
-            yield tui.Chart("nothing yet")
+            yield Chart("nothing yet")
 
     async def script(pilot):
-        chart = pilot.app.query_one(tui.Chart)
-        many = tui.Curve("c", "2", [(step, 2.0) for step in range(500)])
-        chart.plot([tui.Curve("a", "0", [(0, 4.2)]), tui.Curve("b", "1", [(0, 4.1), (50, 2.0)]), many])
+        chart = pilot.app.query_one(Chart)
+        many = Curve("c", "2", [(step, 2.0) for step in range(500)])
+        chart.plot([Curve("a", "0", [(0, 4.2)]), Curve("b", "1", [(0, 4.1), (50, 2.0)]), many])
         assert chart.frame(chart.curves, 60, 10).high > 4.2
-        falling = tui.Curve("train", "train", [(step, 9.0 if step < 5 else 2.0) for step in range(500)])
+        falling = Curve("train", "train", [(step, 9.0 if step < 5 else 2.0) for step in range(500)])
         chart.plot([falling])
         assert chart.frame(chart.curves, 60, 10).high < 9  # its start may leave
 
@@ -345,8 +362,8 @@ def test_no_curve_is_left_out_of_the_picture():
 
 @pytest.mark.parametrize("high", [3.2e16, 1e5, 2.0001, 9e99])
 def test_numbers_at_the_axis_fit_and_differ(high):
-    frame = tui.Frame(x0=0, x1=9, low=0 if high > 9 else 2, high=high, width=50, height=12)
-    chart = tui.Chart()
+    frame = Frame(x0=0, x1=9, low=0 if high > 9 else 2, high=high, width=50, height=12)
+    chart = Chart()
     texts = list(chart.y_axis(frame).values())
     assert len(texts) == len(set(texts)) > 0
     assert all(len(text) < chart.LEFT + 1 for text in texts)
@@ -362,9 +379,10 @@ def test_train_shows_what_there_is_and_checks_what_is_typed(root, fake):
         await sees(pilot, "nano", "gpt2-xl", "fits", "--preset nano --level char")
         assert "runs/nano-char" in "".join(screen(app).split())  # a long path takes two lines
         page, value = app.page, lambda name: app.page.query_one(f"#{name}", Input)
-        await pilot.press("down")
+        way = list(app.catalog.presets).index("laptop")
+        await pilot.press(*["down"] * way)
         await until(pilot, lambda: page.preset == "laptop" and value("max_minutes").value == "3")
-        await pilot.press("up")
+        await pilot.press(*["up"] * way)
         await until(pilot, lambda: page.preset == "nano")
         page.query_one("#level", Knob).value = "word"
         steps = app.catalog.recipe("nano", "word")["max_iters"]
@@ -413,12 +431,12 @@ def test_data_is_picked_from_a_list_or_the_disk(root, fake):
     async def script(pilot):
         await ready(pilot)
         await pilot.press("ctrl+o")
-        await until(pilot, lambda: isinstance(pilot.app.screen, tui.Pick) and shows(pilot, "builtin"))
+        await until(pilot, lambda: isinstance(pilot.app.screen, Pick) and shows(pilot, "builtin"))
         await pilot.press(*"built", "enter")
         await until(pilot, lambda: "--data builtin" in shown(pilot.app.page, "#command"))
         assert "nano-char-builtin" in shown(pilot.app.page, "#command")
         await pilot.press("ctrl+o")
-        await until(pilot, lambda: isinstance(pilot.app.screen, tui.Pick))
+        await until(pilot, lambda: isinstance(pilot.app.screen, Pick))
         await pilot.press(*"browse", "enter")
         await sees(pilot, "mine.txt", "/", "the folder above")
         assert not shows(pilot, "__pycache__")
@@ -536,6 +554,22 @@ def test_what_goes_wrong_in_a_training_is_said(root, fake, data, headline, words
     drive(tui.Tui(root, gpt=fake), script)
 
 
+def test_a_name_that_no_text_has_is_told_before_a_run_is_begun(root, fake):
+    async def script(pilot):
+        app = pilot.app
+        await ready(pilot)
+        for name, is_refused in ("somewhere", True), ("fine", False):
+            app.page.query_one("#data", Input).value = name
+            await pilot.press("ctrl+s")
+            if is_refused:
+                await reads(pilot, "#hint", "data: somewhere is no file and no text")
+                assert app.page.query_one("#data").has_focus and not app.runs and not root.exists()
+        await until(pilot, lambda: app.chosen and flags_of(app.chosen)["--data"] == "fine")
+        app.chosen.process.kill()
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
 def test_what_does_not_fit_is_asked_about(root, fake):
     async def script(pilot):
         await ready(pilot)
@@ -552,7 +586,7 @@ def test_what_does_not_fit_is_asked_about(root, fake):
 
 
 def test_broken_presets_are_shown_with_the_place(root, tmp_path):
-    for name in "gpt.py", "tools.py", "runs.py", "presets.json":
+    for name in "gpt.py", "tools.py", "recipes.py", "runs.py", "presets.json":
         if (HERE / name).exists():
             shutil.copy(HERE / name, tmp_path)
     good = (tmp_path / "presets.json").read_text()
@@ -602,6 +636,18 @@ def test_how_long_it_takes_is_said_before_the_start(root, fake):
         make_run(root / "mine")  # 40,000 tokens a second
         await until(pilot, lambda: app.runs and "about 5 min, as mine ran" in shown(page, "#estimate"))
         assert said("nano") == "5 min" and app.speed_for(1e12, 9e99)[0] == 9e99
+
+        def another(name, speed):
+            path = make_run(root / name) / "metrics.jsonl"
+            text = path.read_text().replace('"tokens_per_s": 40000', f'"tokens_per_s": {speed}')
+            path.write_text(text)
+
+        another("busy", 4000)                    # the machine was: which of the two holds, nobody knows
+        await until(pilot, lambda: len(app.runs) == 2 and said("nano") == "yes")
+        another("calm", 39000)
+        await until(pilot, lambda: "about 5 min, as the last 3 such runs" in shown(page, "#estimate"))
+        for name in "busy", "calm":
+            shutil.rmtree(root / name)
         shutil.rmtree(root / "mine")
         await until(pilot, lambda: "about 5 min, as measured here" in shown(page, "#estimate"))
 
@@ -617,7 +663,7 @@ def test_the_columns_of_the_presets_follow_the_width(root, fake):
         await pilot.press("down")
         await pilot.resize_terminal(140, 40)
         await sees(pilot, "context", "any computer")
-        assert pilot.app.page.preset == "laptop"
+        assert pilot.app.page.preset == list(pilot.app.catalog.presets)[1]
         await pilot.resize_terminal(60, 16)
         await until(pilot, lambda: not shows(pilot, "memory"))
 
@@ -646,7 +692,7 @@ def test_the_text_is_shown_as_it_is_cut(root, fake, monkeypatch, size):
         page.query_one("#max_iters", Input).value = "1"
         await sees(pilot, "seen 315 times")
         page.query_one("#data", Input).value = "somewhere"
-        await sees(pilot, "is no file, and no text")
+        await sees(pilot, "is no file and no text")
         page.query_one("#data", Input).value = "sherlock"
         await sees(pilot, "it is not here yet")
         known["sherlock"] = "0.6 MB, 1 of 1 files"
@@ -679,8 +725,8 @@ def test_a_knob_is_explained_where_there_is_room(root, fake):
         assert "by heart" in shown(app.page, "#lesson")
         app.page.query_one("#max_iters", Input).value = "ten"
         await sees(pilot, "max_iters: expected")
-        assert set(tui.LESSONS) <= {*app.catalog.fields, "run"}
-        assert set(tui.KNOBS) == {setting.name for setting in (tui.MODE, *tui.SETTINGS)}
+        assert set(LESSONS) <= {*app.catalog.fields, "run"}
+        assert set(KNOBS) == {setting.name for setting in (MODE, *SETTINGS)}
         await pilot.press("f5", "ctrl+t")
         await sees(pilot, "How much chance", "a number turns it")
         await pilot.resize_terminal(80, 24)
@@ -697,7 +743,7 @@ def test_a_pasted_path_is_taken(root, fake):
         await ready(pilot)
         for typed in "no/such.txt", path:
             await pilot.press("ctrl+o")
-            await until(pilot, lambda: isinstance(pilot.app.screen, tui.Pick))
+            await until(pilot, lambda: isinstance(pilot.app.screen, Pick))
             pilot.app.screen.query_one(Input).value = typed
             await sees(pilot, "use" if typed == path else "there is no file")
             await pilot.press("enter" if typed == path else "escape")
@@ -884,14 +930,14 @@ def test_another_run_at_work_is_one_key_away(root, fake):
 
 def test_words_that_exist_are_lit(tmp_path):
     (tmp_path / "mine.txt").write_text("The cat sat. On the MAT!")
-    words, source = tui.vocabulary(str(tmp_path / "mine.txt"))
+    words, source = vocabulary(str(tmp_path / "mine.txt"))
     assert words == {"the", "cat", "sat", "mat"}
     assert "mine.txt" in source
-    parts, known, of = tui.lit("the ca cxt, Mat", words)
+    parts, known, of = lit("the ca cxt, Mat", words)
     assert "".join(text for text, _ in parts) == "the ca cxt, Mat"
-    assert [text for text, look in parts if look == tui.LIT] == ["the", "Mat"]
+    assert [text for text, look in parts if look == LIT] == ["the", "Mat"]
     assert (known, of) == (2, 3)
-    words, source = tui.vocabulary("nowhere/at/all")
+    words, source = vocabulary("nowhere/at/all")
     assert "Python's manual" in source
     assert "its training text" not in source
     assert "statement" in words
@@ -903,19 +949,19 @@ def test_words_are_known_from_what_was_prepared(tmp_path, monkeypatch, level):
     Path("mine.txt").write_text("The cat sat on the mat. " * 99)
     make = [sys.executable, HERE / "data.py", "mine.txt", "--level", level]
     subprocess.run(make, check=True, capture_output=True)
-    words, source = tui.vocabulary("mine")
+    words, source = vocabulary("mine")
     assert words == {"the", "cat", "sat", "mat"} and source == "its training text, mine"
-    assert ("cat", "sat") in tui.vocabulary(f"data/mine-{level}", tui.pairs_of)[0]
+    assert ("cat", "sat") in vocabulary(f"data/mine-{level}", pairs_of)[0]
     Path(f"data/mine-{level}/train.bin").write_bytes(b"\xff")
-    assert "Python's manual" in tui.vocabulary("mine")[1]
+    assert "Python's manual" in vocabulary("mine")[1]
 
 
 def test_of_a_model_of_words_it_is_lit_what_stands_side_by_side(tmp_path):
     (tmp_path / "mine.txt").write_text("The cat sat on a mat. It sat.")
-    pairs, _ = tui.vocabulary(str(tmp_path / "mine.txt"), tui.pairs_of)
+    pairs, _ = vocabulary(str(tmp_path / "mine.txt"), pairs_of)
     assert ("a", "mat") in pairs and ("mat", "a") not in pairs
-    parts, known, of = tui.lit("mat a cat sat the on a", pairs)
-    assert [text for text, look in parts if look == tui.LIT] == ["cat", "sat", "on", "a"]
+    parts, known, of = lit("mat a cat sat the on a", pairs)
+    assert [text for text, look in parts if look == LIT] == ["cat", "sat", "on", "a"]
     assert (known, of) == (4, 7)
 
 
@@ -935,11 +981,11 @@ def test_no_sample_is_shown_twice_while_there_are_few(root, fake, steps, first, 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
 def test_where_nothing_can_be_read_nothing_breaks(tmp_path, root, fake):
     os.mkfifo(tmp_path / "pipe")
-    assert "Python's manual" in tui.vocabulary(str(tmp_path / "pipe"))[1]
+    assert "Python's manual" in vocabulary(str(tmp_path / "pipe"))[1]
 
     async def script(pilot):
         await ready(pilot)
-        box = tui.Browse()
+        box = Browse()
         pilot.app.push_screen(box)
         await sees(pilot, "pipe")
         assert box.first_lines(tmp_path / "pipe") == "no file to read"
@@ -960,14 +1006,14 @@ def test_samples_are_stepped_through_played_and_slid(root, fake, size):
         app = pilot.app
         await until(pilot, lambda: app.chosen and app.chosen.state == "training")
         await pilot.press("t")
-        lapse = app.page.query_one(tui.TimeLapse)
+        lapse = app.page.query_one(TimeLapse)
         await sees(pilot, "step 200 · loss ", "5 of 5", "lit", "sample 200")
         assert shows(pilot, "sample 0 ") == (size[1] > 16)
         assert shows(pilot, "sample 100 ") == (size[0] > 112)  # the middle, where there is room
         await sees(pilot, "words of 3 letters or more from")
         await pilot.press("left", "left_square_bracket")
         await sees(pilot, "step 100 · loss ", "3 of 5", "sample 100")
-        await pilot.click(tui.Slider, offset=(1, 2))
+        await pilot.click(Slider, offset=(1, 2))
         await sees(pilot, "1 of 5")
         await pilot.press("space")
         await until(pilot, lambda: lapse.at == 4 and not lapse.timer)
@@ -1018,7 +1064,7 @@ def test_runs_are_sorted_filtered_overlaid_renamed_copied_and_deleted(root, fake
         await until(
             pilot,
             lambda: (
-                [c.name for c in app.page.query_one(tui.Chart).curves] == ["b", "a"]
+                [c.name for c in app.page.query_one(Chart).curves] == ["b", "a"]
                 and shows(pilot, "a b", "b a")
             ),
         )
@@ -1039,7 +1085,7 @@ def test_runs_are_sorted_filtered_overlaid_renamed_copied_and_deleted(root, fake
         (root / "c" / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines_of(100)))
         await until(pilot, lambda: app.runs[root / "c"].state == "done")
         await pilot.press("n")
-        await until(pilot, lambda: isinstance(app.screen, tui.Enter))
+        await until(pilot, lambda: isinstance(app.screen, Enter))
         await pilot.press("slash")
         await sees(pilot, "a name without")
         await pilot.press("backspace", "backspace", *"new", "enter")
@@ -1056,7 +1102,7 @@ def test_any_metric_is_shown_large_along_any_axis(root, fake):
 
     async def script(pilot):
         page = pilot.app.page
-        chart = page.query_one(tui.Chart)
+        chart = page.query_one(Chart)
         await sees(pilot, "▒ each reading", "━ train, smoothed", "steps")
         seen = []
         for _ in page.METRICS:
@@ -1085,7 +1131,7 @@ def test_runs_tell_in_what_they_differ_and_the_one_here_stands_out(root, fake):
         page = pilot.app.page
         await pilot.press("space", "down", "space")
         await sees(pilot, "they differ in", "learning_rate", "0.001", "0.006", "preset", "micro")
-        chart = page.query_one(tui.Chart)
+        chart = page.query_one(Chart)
         assert [(curve.name, curve.look) for curve in chart.curves] == [("a", "line"), ("b", "strong")]
         await pilot.press("up")
         await until(pilot, lambda: [curve.name for curve in chart.curves] == ["b", "a"])
@@ -1103,7 +1149,7 @@ def test_what_the_chart_shows_is_exported(root, fake, key, mode):
     async def script(pilot):
         await until(pilot, lambda: pilot.app.chosen)
         await pilot.press(mode)
-        await until(pilot, lambda: pilot.app.page.query_one(tui.Chart).curves)
+        await until(pilot, lambda: pilot.app.page.query_one(Chart).curves)
         await pilot.press("e")
         await sees(pilot, "export what is shown")
         await pilot.press(key)
@@ -1189,7 +1235,7 @@ def test_an_untrained_best_checkpoint_is_not_talked_to(root):
         folder = make_run(root / f"to-{steps}", steps)
         (folder / "best.pt").touch()
         (folder / "latest.pt").touch()
-        run = tui.Run(folder)
+        run = Run(folder)
         run.poll()
         assert app.file_of(run, "best.pt") == folder / name
 
@@ -1275,11 +1321,11 @@ def test_a_mark_survives_another_name(root, fake):
         await pilot.press("3")
         await until(pilot, lambda: len(names(app)) == 2)
         await pilot.press("home", "space", "down", "space", "n")
-        await until(pilot, lambda: isinstance(app.screen, tui.Enter))
+        await until(pilot, lambda: isinstance(app.screen, Enter))
         await pilot.press("!", "enter")
         await until(pilot, lambda: any(name.endswith("!") for name in names(app)))
         assert {folder.name for folder in app.page.marked} == set(names(app))
-        await until(pilot, lambda: len(app.page.query_one(tui.Chart).curves) == 2)
+        await until(pilot, lambda: len(app.page.query_one(Chart).curves) == 2)
 
     drive(tui.Tui(root, gpt=fake), script)
 
@@ -1333,7 +1379,7 @@ class Heard:
 
 def test_talk_loads_says_stops_and_is_killed(fake):
     heard = Heard()
-    talk = tui.Talk(fake, heard)
+    talk = Talk(fake, heard)
     assert not talk.is_alive
     talk.kill()  # there is nothing to kill yet
     talk.load("one.pt")
@@ -1370,7 +1416,7 @@ def test_talk_loads_says_stops_and_is_killed(fake):
 
 def test_talk_says_why_it_does_not_start(fake):
     heard = Heard()
-    talk = tui.Talk(fake, heard)
+    talk = Talk(fake, heard)
     talk.load("broken.pt")
     assert heard.until("gone")["message"] == "error: broken.pt is no checkpoint"
 
@@ -1477,6 +1523,30 @@ def test_xray_shows_what_else_could_have_stood_there(root, fake):
     drive(tui.Tui(root, gpt=fake), script)
 
 
+def test_where_there_is_room_it_is_shown_what_a_token_was_chosen_among(root, fake):
+    make_run(root / "mine")
+
+    async def script(pilot):
+        app = pilot.app
+        await until(pilot, lambda: app.chosen)
+        app.settings["sampling"] = {"max_new_tokens": "30"}
+        await pilot.press("f5")
+        await sees(pilot, "its choices")
+        await talking(pilot)
+        await quiet(pilot)
+        lines = screen(app).split("\n")
+        rows = {"last choice": "token 30", "  ␣the": "50.0%", "▸ ␣w29": "90.0%", "all others": " 0.0%"}
+        for name, value in rows.items():
+            assert any(name in line and value in line for line in lines)
+        await sees(pilot, "loss, of what it says here", fixed(app.page.voice.file[1]))
+        await pilot.press("ctrl+l", *["left"] * 5)
+        await sees(pilot, "its choice ", "token 26", "▸ ␣w25")
+        await pilot.resize_terminal(140, 37)
+        await until(pilot, lambda: not shows(pilot, "its choice "))
+
+    drive(tui.Tui(root, gpt=fake), script, (140, 40))
+
+
 def test_chat_survives_models_that_fail(root, fake):
     make_run(root / "broken")
     make_run(root / "good", age=9)
@@ -1525,7 +1595,7 @@ def test_what_is_typed_while_the_model_loads_is_sent(root, fake):
         await until(pilot, lambda: pilot.app.chosen)
         pilot.app.settings["sampling"] = {"max_new_tokens": "20"}
         await pilot.press("f5")
-        await until(pilot, lambda: pilot.app.page.query_one(tui.Prompt).has_focus)
+        await until(pilot, lambda: pilot.app.page.query_one(Prompt).has_focus)
         await pilot.press(*"Once", "enter")
         await sees(pilot, "What you typed is sent")
         await sees(pilot, "Once w0")
@@ -1548,7 +1618,7 @@ def test_the_xray_forgets_a_token_that_is_gone(root, fake):
         await quiet(pilot, 2)
         assert page.turns[0].at is None
         await sees(pilot, "␣w19\\n 90.0%")  # what came last
-        page.peek(tui.Token(" a", 0.4, [(" a", 0.4), (" b", 0.3)]))
+        page.peek(Token(" a", 0.4, [(" a", 0.4), (" b", 0.3)]))
         assert shown(page, "#peek").startswith("␣a 40.0%   instead: ␣b 30.0%")
 
     drive(tui.Tui(root, gpt=fake), script)
@@ -1569,7 +1639,7 @@ def test_one_can_look_inside_a_token(root, fake, size):
         page = pilot.app.page
         await talking_a_little(pilot)
         page = pilot.app.page
-        inside = page.query_one(tui.Inside)
+        inside = page.query_one(Inside)
         await pilot.press("ctrl+l", "f7")
         await until(pilot, lambda: inside.found and page.turns[0].at == 11)
         assert asked(root)[-1]["inside"] == list(range(12))
@@ -1606,7 +1676,7 @@ def test_where_one_cannot_look_inside_it_is_said_why(root, fake):
         await talking_a_little(pilot)
         page = pilot.app.page
         await pilot.press("ctrl+l", "i")
-        inside = page.query_one(tui.Inside)
+        inside = page.query_one(Inside)
         await until(pilot, lambda: inside.found)
         page.turns[0].tokens[5] = page.turns[0].tokens[5]._replace(id=None)
         page.point(page.turns[0], 5)
@@ -1637,7 +1707,7 @@ def test_two_answer_the_same_at_once(root, fake, size):
         await pilot.press("enter")
         await until(pilot, lambda: len(page.voices) == 2 and page.voices[1].ready)
         await sees(pilot, "T 1.2")
-        await until(pilot, lambda: page.query_one(tui.Prompt).has_focus)
+        await until(pilot, lambda: page.query_one(Prompt).has_focus)
         await pilot.press(*"Both", "enter")
         await until(pilot, lambda: page.voices[1].count == 1 and page.count == 2 and not page.busy)
         left, right = asked(root)[-2:]
@@ -1646,7 +1716,7 @@ def test_two_answer_the_same_at_once(root, fake, size):
         await pilot.press("ctrl+l", "tab", "left")  # the focus says whose token
         assert page.voices[1].turns[0].at == 11 and page.turns[-1].at is None
         await pilot.press("i")
-        await until(pilot, lambda: page.query_one(tui.Inside).found)
+        await until(pilot, lambda: page.query_one(Inside).found)
         await pilot.press("ctrl+r")  # both again
         await until(pilot, lambda: page.voices[1].count >= 2 and page.count == 3 and not page.busy)
         assert [len(voice.turns[-1].versions) for voice in page.voices] == [2, 2]
@@ -1657,7 +1727,7 @@ def test_two_answer_the_same_at_once(root, fake, size):
         process = page.voices[1].talk.process
         await pilot.press("f6")
         await until(pilot, lambda: len(page.voices) == 1 and process.poll() is not None)
-        assert page.query_one(tui.Prompt).has_focus
+        assert page.query_one(Prompt).has_focus
 
     drive(tui.Tui(root, gpt=fake), script, size)
 
@@ -1682,7 +1752,7 @@ def test_answers_are_kept_and_stepped_through(root, fake):
         await sees(pilot, "2/3")
         await pilot.press("e", "!", "enter")  # another question: the answers to the old one go
         await quiet(pilot, 4)
-        await until(pilot, lambda: len(page.query(tui.Turn)) == 1)
+        await until(pilot, lambda: len(page.query(Turn)) == 1)
         assert page.turns[0].shown == "Once!" and not shows(pilot, "1/1")
 
     drive(tui.Tui(root, gpt=fake), script)
@@ -1820,6 +1890,15 @@ def test_command_line():
     assert run("no/such/run").stderr == "error: no/such/run is no folder of a run\n"
     probe = "import sys, tui; assert not {'torch', 'gpt', 'numpy'} & sys.modules.keys()"
     assert subprocess.run([sys.executable, "-c", probe], cwd=HERE).returncode == 0
+
+
+def test_a_screen_knows_neither_another_one_nor_the_app():
+    pages = {"train", "watch", "runs_table", "chat"}
+    sources = {path.stem: path.read_text(encoding="utf-8") for path in (HERE / "screens").glob("*.py")}
+    assert pages < sources.keys()
+    for name, source in sources.items():
+        assert not re.search(r"^ *(import|from) +(tui|gpt|torch|data|tools|recipes)\b", source, re.M), name
+        assert pages.isdisjoint(re.findall(r"^ *from screens\.(\w+) import", source, re.M)), name
 
 
 # ---- the whole, for real -----------------------------------------------------------------------------------
@@ -1975,6 +2054,7 @@ def house_with_a_fake_trainer(place):
     "tui.py in a folder in which gpt.py is the one that these tests have."
     for name in ("tui.py", "runs.py", "presets.json"):
         shutil.copy(HERE / name, place)
+    shutil.copytree(HERE / "screens", place / "screens", dirs_exist_ok=True)
     head = f"REAL, LOG = {str(REAL)!r}, {os.devnull!r}\n"
     (place / "gpt.py").write_text(head + FAKE, encoding="utf-8")
     return str(place / "tui.py")
@@ -2012,7 +2092,7 @@ def watch_figures(place, n, minutes):
     threading.Thread(target=keep_writing, args=(folder, 50, stop), daemon=True).start()
     terminal = Terminal(place, house_with_a_fake_trainer(place), "runs/busy")
     terminal.until("train, smoothed")
-    metrics = [*tui.Watch.METRICS[1:], "train, smoothed"]
+    metrics = [*Watch.METRICS[1:], "train, smoothed"]
     took = []
     for at in range(n):
         took.append(terminal.milliseconds("v", metrics[at % len(metrics)]))

@@ -1,7 +1,5 @@
 """tools.py: what one does with runs and machines. gpt.py, beside it, has the command line:
 
-    python gpt.py presets                     the recipes: shape, weights, memory, whether they fit here
-    python gpt.py plan --gpu h100 --gpus 8    on cards that are not here: memory, traffic, hours, cost
     python gpt.py runs --sort best            what was trained here
     python gpt.py plot RUN RUN --out loss.pdf
     python gpt.py eval --data other.txt       loss, perplexity and bits per byte on a whole split
@@ -11,424 +9,36 @@
     python gpt.py export --to hf --out DIR    leave for transformers, llama.cpp or a Space (convert.py)
 
 Training reaches for this file, too, where it is there: for the live display, for trackers, to notice threads
-that wait for each other, and for how well a machine is used.
+that wait for each other, and for how well a machine is used. What a recipe costs is in recipes.py.
 
-presets, plan, runs and plot answer before torch could be imported. They see only the upper half of gpt.py, so
+runs and plot answer before torch could be imported. They see only the upper half of gpt.py, so
 what stands below its `import torch` (gpt.load, gpt.mean_loss, gpt.torch ...) is named inside of functions.
 """
 import contextlib
-import glob
+import functools
 import importlib.util
 import json
 import math
 import os
-import platform
 import queue
 import re
 import shlex
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
-import textwrap
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
 import gpt
+import recipes
 import runs
-
-def cell(value):
-    "A value as a table shows it."
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.4f}" if abs(value) < 1e9 else f"{value:.4g}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return runs.clean(value).replace("\n", " ")
-
-def print_table(header, rows):
-    "A header, in which spaces separate the columns, and rows of values."
-    lines = [header.split()]
-    for row in rows:
-        lines.append([cell(value) for value in row])
-    widths = [max(len(text) for text in column) for column in zip(*lines)]
-    for line in lines:
-        padded = [text.ljust(width) for text, width in zip(line, widths)]
-        print("  ".join(padded).rstrip())
-
-def median_ms(work, at_least_ms=0, times=3):
-    "Milliseconds that a piece of work takes. The first time does not count: things are set up in it."
-    work()
-    took = []
-    while len(took) < times or sum(took) < at_least_ms:
-        start = time.perf_counter()
-        work()
-        took.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(took)
-
-# ---- presets: what a recipe costs --------------------------------------------------------------------------
-
-TYPICAL_VOCABULARY = {"char": 98, "word": 3300, "bpe": 50257}
-
-def count_parameters(m):
-    "The weights of a GPT-2 of this shape. The head is the embedding table again, so it counts once."
-    vectors = 2                                               # in a block, in widths: the norms' weights
-    if m.bias:
-        vectors += 8                                          # and all biases but those of q, k and v
-    if m.bias and m.qkv_bias:
-        vectors += 3
-    block = 12 * m.n_embd ** 2 + vectors * m.n_embd
-    tables = (m.vocab_size + m.block_size) * m.n_embd
-    last_norm = (1 + m.bias) * m.n_embd
-    return tables + m.n_layer * block + last_norm
-
-def flops_per_token(m):
-    "In training: for each weight 2 forward and 4 backward, and the same for the products between tokens."
-    multiplied = count_parameters(m) - m.block_size * m.n_embd  # no product with the positions
-    return 6 * multiplied + 12 * m.n_layer * m.n_embd * m.block_size
-
-def matrix_weights(m):
-    "The weights in the blocks' matrices, which Muon trains."
-    return 12 * m.n_layer * m.n_embd ** 2
-
-def memory_parts(m, t, device):
-    """Bytes, about, when most are held: the loss of a micro-batch was just computed, and the gradients of the
-    one before it are there. Without torch.compile, which needs less."""
-    weights = count_parameters(m)
-    moments = 8 * weights                                     # AdamW: two numbers for each weight
-    if t.optimizer == "muon":
-        moments -= 4 * matrix_weights(m)                      # Muon: one
-    # Numbers that the backward pass needs, by token and block. On GPUs: 36 bytes a channel, of which 4 are
-    # the residual stream twice, and the others what the four products read, in 16 bits; 2 masks for dropout.
-    block = 36 * m.n_embd
-    if t.dropout:
-        block += 2 * m.n_embd
-    if device == "cpu":                                       # which also stores how tokens weigh each other
-        block = 40 * m.n_embd + 6 * m.n_head * m.block_size
-    # The logits in 16 bits, in 32 bits, as log-probabilities, and their gradient.
-    token = m.n_layer * block + 14 * m.vocab_size
-    rows = t.micro_batch or t.batch_size
-    return {"weights": 4 * weights, "gradients": 4 * weights, "optimizers": moments,
-            "16-bit copies": 2 * weights, "micro-batch": rows * m.block_size * token, "torch": int(3e8)}
-
-def training_memory(m, t, device):
-    "Bytes, about, that training needs at a time."
-    return sum(memory_parts(m, t, device).values())
-
-@dataclass
-class GPU:
-    "What the maker of a card promises."
-    name: str
-    tflops: float                                             # dense products of 16-bit numbers
-    memory: int                                               # GB; where there are several kinds, the largest
-    link: float                                               # GB/s each way to the other cards of a host
-    by: str                                                   # what that link is
-
-GPUS = [
-    GPU("B200", 2250, 180, 900, "NVLink 5"),
-    GPU("H200", 989, 141, 450, "NVLink 4"),
-    GPU("H100", 989, 80, 450, "NVLink 4"),
-    GPU("H100 NVL", 835, 94, 64, "PCIe 5"),
-    GPU("H100 PCIe", 756, 80, 64, "PCIe 5"),
-    GPU("A100", 312, 80, 300, "NVLink 3"),
-    GPU("A100 PCIe", 312, 80, 32, "PCIe 4"),
-    GPU("V100", 125, 32, 150, "NVLink 2"),
-    GPU("V100 PCIe", 112, 32, 16, "PCIe 3"),
-    GPU("L40S", 362, 48, 32, "PCIe 4"),
-    GPU("L40", 181, 48, 32, "PCIe 4"),
-    GPU("L4", 121, 24, 32, "PCIe 4"),
-    GPU("A10", 125, 24, 32, "PCIe 4"),
-    GPU("A10G", 70, 24, 32, "PCIe 4"),
-    GPU("T4", 65, 16, 16, "PCIe 3"),
-    # These send to each other through the memory of the host, and so over PCIe twice.
-    GPU("RTX 5090", 209, 32, 32, "PCIe 5"),
-    GPU("RTX 4090", 165, 24, 16, "PCIe 4"),
-    GPU("RTX 3090", 71, 24, 16, "PCIe 4"),
-]
-
-def gpu_named(name):
-    """The card that its driver calls so, such as NVIDIA A100-SXM4-80GB, or None: a laptop's, a part of a card
-    and one with another letter compute at another speed."""
-    words = re.split(r"[ -]+", name.lower())
-    words = [word for word in words if not re.fullmatch(r"nvidia|tesla|geforce|sxm\d|\d+gb|hbm\w+", word)]
-    for gpu in GPUS:
-        if gpu.name.lower().split() == words:
-            return gpu
-    return None
-
-def nvidia_gpus():
-    "NVIDIA's GPUs, as their driver's own command lists them. No such command: no such GPU."
-    ask = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    gpus = []
-    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
-        answer = subprocess.run(ask, capture_output=True, text=True, check=True).stdout
-        for row in answer.splitlines():
-            name, megabytes = row.split(",")
-            gpus.append({"device": "cuda", "name": name, "memory": int(megabytes) << 20})
-    return gpus
-
-def machine():
-    "The devices of this computer, the best one first."
-    memory = 0
-    with contextlib.suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    devices = nvidia_gpus()
-    if sys.platform == "darwin" and platform.machine() == "arm64":
-        devices.append({"device": "mps", "name": "Apple GPU", "memory": memory * 3 // 4})
-    devices.append({"device": "cpu", "name": f"CPU, {os.cpu_count()} cores", "memory": memory})
-    return devices
-
-def expand(presets, name, level, asked):
-    "-> ModelConfig, TrainConfig of a preset at a level, with what was asked for in the place of its values."
-    values = {**gpt.recipe(presets, name, level), **asked}
-    shape = gpt.fill(gpt.ModelConfig, values)
-    config = gpt.fill(gpt.TrainConfig, values)
-    shape.vocab_size = config.vocab_size or TYPICAL_VOCABULARY[level]
-    return shape, config
-
-USUAL_MFU = 0.4                                               # of a GPU, where nothing else is known
-CORE_SPEED = 60e9                                             # FLOP/s of a CPU's core in training, about
-
-def usual_speed(device):
-    "FLOP/s that go into a model in training, about; None for a device that is not known."
-    if device["device"] == "cpu":
-        return CORE_SPEED * (os.cpu_count() or 1)
-    gpu = gpu_named(device["name"])
-    return USUAL_MFU * 1e12 * gpu.tflops if gpu else None
-
-def cost(shape, config, device):
-    "What training takes, and whether a device has it. One that does not say its memory is believed to."
-    memory = training_memory(shape, config, device["device"])
-    room = device["memory"] or math.inf
-    return {"parameters": count_parameters(shape), "memory": memory, "fits": memory < 0.9 * room,
-            "flops_per_token": flops_per_token(shape), "usual_flops_per_s": usual_speed(device)}
-
-def described(part):
-    "The knobs of a configuration, for programs."
-    for name, knob in gpt.knobs(part).items():
-        words = get_args(knob.type)
-        kind = "choice" if words else knob.type.__name__
-        yield {"name": name, "type": kind, **knob.metadata, "choices": words, "default": knob.default,
-               "part": part.__name__}
-
-def presets_command(asked):
-    "The recipes as a table for people, or as JSON for programs: all of them, or one with changes."
-    presets = gpt.load_presets(asked.get("presets"))
-    names = [asked["preset"]] if "preset" in asked else list(presets)
-    only = None
-    if "level" in asked:
-        only = gpt.convert(gpt.KNOBS["level"], asked["level"])
-    devices = machine()
-    no_gpu = devices[0]["device"] == "cpu"
-    found = {}
-    table = []
-    for name in names:
-        own_level = gpt.recipe(presets, name)["level"]
-        found[name] = {"about": "", "for": "", **presets[name], "level": own_level}
-        for level in [only] if only else gpt.LEVELS:
-            shape, config = expand(presets, name, level, asked)
-            costs = cost(shape, config, devices[0])
-            expected = (presets[name].get(level) or {}).get("expect", "")
-            found[name][level] = {**vars(shape), **vars(config), **costs, "expect": expected}
-            if level == (only or own_level):
-                needs = [gpt.short(costs["memory"]) + "B"]
-                if no_gpu:                                    # which would need less
-                    needs.append(gpt.short(training_memory(shape, config, "cuda")) + "B")
-                table.append([name, f"{shape.n_layer}/{shape.n_head}/{shape.n_embd}", shape.block_size, level,
-                              gpt.short(costs["parameters"]), *needs, "yes" if costs["fits"] else "no",
-                              found[name]["about"]])
-    if asked.get("json"):
-        fields = [*described(gpt.ModelConfig), *described(gpt.TrainConfig)]
-        answer = {"presets": found, "fields": fields, "devices": devices}
-        if "data" in asked:
-            answer["data"] = about_data(asked["data"], config)
-        print(json.dumps(answer))
-    else:
-        needs = "memory on-a-GPU" if no_gpu else "memory"
-        print_table(f"preset layers/heads/width context level weights {needs} fits what", table)
-        print(f"\nmemory: to train, about; fits: on {devices[0]['name']}. "
-              "Next: python gpt.py train --preset laptop")
-
-# ---- plan: how long and how much, on machines that are not here --------------------------------------------
-
-@dataclass
-class PlanConfig:
-    "the machines, and what they cost"
-    gpu: str = gpt.knob("a100", "the card: b200, h200, h100, a100, v100, l40s, t4, rtx-4090 and so on")
-    gpus: int = gpt.knob(8, "how many of them", "1 <= gpus <= 1e5")
-    gpus_per_host: int = gpt.knob(8, "so many share a host and its links", "gpus_per_host >= 1")
-    network: float = gpt.knob(100.0, "of a host to the others, in Gbit/s", "1e-3 <= network <= 1e6")
-    mfu: float = gpt.knob(USUAL_MFU, "the part of a card's peak that computes the model. Published: nanoGPT "
-                          "0.29, llm.c 0.6 on A100s, llm.c and nanochat 0.5 on H100s", "0.001 <= mfu <= 1")
-    price: float = gpt.knob(0.0, "of one card for an hour, in dollars; 0: not told", "0 <= price <= 1e6")
-
-PLANNED = ("preset", "presets", "level", "vocab_size", "batch_size", "micro_batch", "max_iters", "optimizer",
-           "dropout")                                         # knobs of training on which a plan depends
-LINK_USED = 0.75                                              # all_reduce gets about so much of a link
-LINKS = {"NVLink-4": 450, "NVLink-3": 300, "PCIe-5": 64, "PCIe-4": 32, "PCIe-3": 16,  # GB/s each way
-         "400-Gbit/s": 50, "100-Gbit/s": 12.5, "25-Gbit/s": 3.125, "10-Gbit/s": 1.25}
-
-def muon_flops(m):
-    """In a step: five rounds of Newton-Schulz. A round costs a matrix of a rows and b >= a columns
-    4 a a b + 2 a a a. A block has four of C x C, with q, k and v apart, and two of C x 4 C."""
-    return 300 * m.n_layer * m.n_embd ** 3
-
-def plan(m, t, gpu, gpus, gigabytes, mfu):
-    """What a step costs on so many cards, whose slowest link moves so many gigabytes a second each way.
-    Seconds and bytes of the card that has most to do; the others wait for it."""
-    speed = mfu * 1e12 * gpu.tflops                           # FLOP/s of one card
-    share = math.ceil(t.batch_size / gpus)                    # its rows of the batch
-    rows = min(t.micro_batch or share, share)
-    last_rows = share - rows * (math.ceil(share / rows) - 1)  # of the last micro-batch
-    row_s = m.block_size * flops_per_token(m) / speed
-    compute_s = share * row_s
-
-    # all_reduce in a ring: each number goes around twice, to be summed and to be told, and each time a card
-    # sends all but its own part to the next one. The slowest link sets the pace.
-    bandwidth = LINK_USED * 1e9 * gigabytes
-    others = (gpus - 1) / gpus
-    weights = count_parameters(m)
-    sent = 2 * others * 4 * weights                           # bytes: gradients have 32 bits
-    send_s = sent / bandwidth
-    # It begins in the last micro-batch's backward pass, two thirds of its time, and hides behind that. But
-    # the embeddings' gradient is complete at its very end: to send that, all wait.
-    backward_s = 2 / 3 * last_rows * row_s
-    embeddings = (m.vocab_size + m.block_size) * m.n_embd / weights  # their part of it
-    wait_s = max(send_s - backward_s, embeddings * send_s)
-
-    muon_s = 0.0
-    if t.optimizer == "muon":                                 # each card has a part of the layers, and sends
-        layers = math.ceil(m.n_layer / gpus)                  # all others what comes out, in 16 bits
-        muon_s = muon_flops(m) / m.n_layer * layers / speed
-        muon_s += others * 2 * matrix_weights(m) / bandwidth
-    step_s = compute_s + wait_s + muon_s
-    tokens_per_s = t.batch_size * m.block_size / step_s
-    hours = t.max_iters * step_s / 3600
-    return {"gpus": gpus, "gigabytes_per_s": gigabytes, "rows": share, "micro_batch": rows,
-            "flops_per_token": flops_per_token(m), "muon_flops": muon_flops(m), "compute_s": compute_s,
-            "sent_bytes": sent, "send_s": send_s, "backward_s": backward_s, "wait_s": wait_s,
-            "muon_s": muon_s, "step_s": step_s, "tokens_per_s": tokens_per_s,
-            "mfu": tokens_per_s * flops_per_token(m) / (1e12 * gpu.tflops * gpus),
-            "hours": hours, "gpu_hours": gpus * hours,
-            # so fast a link would have to be, lest more than the embeddings be waited for
-            "hides_from_gigabytes_per_s": (1 - embeddings) * sent / backward_s / LINK_USED / 1e9}
-
-def card_asked_for(name):
-    "b200, rtx-4090, h100 pcie ... -> its GPU"
-    cards = {gpu.name.lower().replace(" ", "-"): gpu for gpu in GPUS}
-    name = name.lower().replace(" ", "-").replace("_", "-")
-    gpt.check_known([name], cards, "--gpu")
-    return cards[name]
-
-def seconds_said(s):
-    return f"{s:.3g} s" if s >= 1 else f"{1e3 * s:.3g} ms"
-
-def hours_said(hours):
-    if hours >= 48:
-        return f"{hours / 24:.1f} days"
-    return f"{hours:.1f} hours" if hours >= 2 else f"{60 * hours:.1f} minutes"
-
-def plan_command(asked):
-    "A training on machines that are not here: memory, speed, traffic, hours and money, by arithmetic."
-    o = gpt.fill(PlanConfig, asked)
-    gpu = card_asked_for(o.gpu)
-    presets = gpt.load_presets(asked.get("presets"))
-    name = asked.get("preset", "gpt2")
-    level = gpt.recipe(presets, name)["level"]
-    if "level" in asked:
-        level = gpt.convert(gpt.KNOBS["level"], asked["level"])
-    m, t = expand(presets, name, level, asked)
-    gpt.expect(t.max_iters, f"preset {name} ends by the clock, not by steps: give --max_iters")
-    gpt.expect(t.batch_size >= o.gpus, f"--gpus {o.gpus}: a batch has {t.batch_size} sequences, one for each "
-               f"at least: give --batch_size {o.gpus} or fewer --gpus")
-
-    def on(gpus, gigabytes=None):
-        "The plan for so many cards, joined by what they have or by a link of another speed."
-        own = gpu.link
-        if gpus > o.gpus_per_host:
-            own = min(own, o.network / 8)                     # once around, the ring uses each network once
-        return plan(m, t, gpu, gpus, gigabytes or own, o.mfu)
-
-    with gpt.explain("too large to be counted", OverflowError):
-        p = on(o.gpus)
-    t.micro_batch = p["micro_batch"]
-    p |= {"preset": name, "level": level, "gpu": vars(gpu), "parameters": count_parameters(m),
-          "tokens": t.max_iters * t.batch_size * m.block_size, "memory": memory_parts(m, t, "cuda"),
-          "cost": p["gpu_hours"] * o.price or None}
-    if asked.get("json"):
-        print(json.dumps(p))
-        return
-    print_plan(m, t, o, gpu, p)
-    print_launch(o, asked, name)
-    fewer = [2 ** i for i in range(17) if 2 ** i < o.gpus]
-    print_table("cards GB/s tokens/s MFU waits time card-hours cost",
-                [plan_row(gpus, on(gpus), o.price) for gpus in [*fewer, o.gpus]])
-    if o.gpus > 1:
-        print(f"\nThe same {o.gpus} cards, if the slowest link between them were another:\n")
-        print_table("link GB/s tokens/s MFU waits time card-hours cost",
-                    [plan_row(link, on(o.gpus, speed), o.price) for link, speed in LINKS.items()])
-    print("\nwaits: the part of a step in which a card does not compute the model. Left out:\n"
-          "evaluations, compiling, failures, and that few sequences at a time lower MFU.")
-
-def plan_row(title, p, price):
-    speed = f"{p['gigabytes_per_s']:g}" if p["gpus"] > 1 else None
-    waits = 1 - p["compute_s"] / p["step_s"]
-    cost = f"${p['gpu_hours'] * price:,.0f}" if price else None
-    return [title, speed, f"{p['tokens_per_s']:,.0f}", f"{p['mfu']:.0%}", f"{waits:.0%}",
-            hours_said(p["hours"]), f"{p['gpu_hours']:,.1f}", cost]
-
-def print_plan(m, t, o, gpu, p):
-    "What goes into a plan, in words."
-    def say(title, text):
-        print(textwrap.fill(text, 80, initial_indent=f"{title:11}", subsequent_indent=11 * " "))
-
-    say("model", f"{p['preset']}, {p['level']}: {gpt.short(p['parameters'])} weights; {t.max_iters:,} steps "
-        f"of {t.batch_size} x {m.block_size:,} tokens, {gpt.short(p['tokens'])} in all")
-    hosts = math.ceil(o.gpus / o.gpus_per_host)
-    outside = f", {o.network:g} Gbit/s between {hosts} hosts" if hosts > 1 else ""
-    say("cards", f"{o.gpus} x {gpu.name}, {gpu.tflops:g} TFLOP/s and {gpu.memory} GB each; {gpu.by}, "
-        f"{gpu.link:g} GB/s, inside of a host{outside}")
-    needs = sum(p["memory"].values())
-    parts = ", ".join(f"{what} {size / 1e9:.2f}" for what, size in p["memory"].items())
-    too_much = needs > 0.95e9 * gpu.memory
-    advice = " Too much: take a smaller --micro_batch or a larger card." if too_much else ""
-    say("memory", f"{needs / 1e9:.1f} GB on each card: {parts}.{advice}")
-    say("compute", f"{flops_per_token(m) / 1e9:.3g} GFLOP a token. At {o.mfu:.0%} of its peak a card takes "
-        f"{seconds_said(p['compute_s'])} a step for {p['rows']} of {t.batch_size} sequences, "
-        f"{p['micro_batch']} at a time")
-    if t.optimizer == "muon":
-        say("Muon", f"{muon_flops(m) / 1e12:.3g} TFLOP a step, shared out, then gathered: "
-            f"{seconds_said(p['muon_s'])}")
-    if o.gpus > 1:
-        say("gradients", f"{p['sent_bytes'] / 1e9:.3g} GB a step from each card to the next: "
-            f"{seconds_said(p['send_s'])} at {LINK_USED:.0%} of {p['gigabytes_per_s']:g} GB/s. The backward "
-            f"pass hides {seconds_said(p['backward_s'])}, a card waits for {seconds_said(p['wait_s'])}. "
-            f"From {p['hides_from_gigabytes_per_s']:.3g} GB/s on it waits for the embeddings' alone")
-
-def print_launch(o, asked, preset):
-    "The command for it: on several hosts the same line on each; HOST is the name of the first."
-    hosts = math.ceil(o.gpus / o.gpus_per_host)
-    words = [f"torchrun --nproc_per_node={min(o.gpus, o.gpus_per_host)}"]
-    if hosts > 1:
-        words += [f"--nnodes={hosts}", "--rdzv_backend=c10d", "--rdzv_endpoint=HOST:29400"]
-    words.append(f"gpt.py train --preset {shlex.quote(preset)}")
-    changed = {flag: value for flag, value in asked.items() if flag in gpt.KNOBS and flag != "preset"}
-    words += [f"--{flag} {shlex.quote(str(value))}" for flag, value in changed.items()]
-    lines = [words[0]]
-    for word in words[1:]:
-        if len(f"{lines[-1]} {word} \\") > 80:
-            lines.append(f"  {word}")
-        else:
-            lines[-1] += f" {word}"
-    print("\n" + " \\\n".join(lines) + "\n")
 
 # ---- runs and plot: what runs.py reads, as a table and as a picture ----------------------------------------
 
@@ -476,7 +86,7 @@ def runs_command(asked):
         print(json.dumps(rows))
         return
     gpt.expect(rows, "no runs yet: python gpt.py train --preset nano")
-    print_table(" ".join(RUN_COLUMNS), [row.values() for row in rows])
+    recipes.print_table(" ".join(RUN_COLUMNS), [row.values() for row in rows])
 
 def run_to_plot(place):
     "A run's folder, or a checkpoint in it -> the run, which has come to an evaluation; tokens in a step."
@@ -681,7 +291,7 @@ def block_time(run, threads):
             y = run.raw_model.h[0](x)
         y.sum().backward()
 
-    return median_ms(pass_through, times=5)
+    return recipes.median_ms(pass_through, times=5)
 
 def threads_that_wait(run):
     """-> a warning, or nothing. CPU threads that share a piece of work wait for each other by spinning: where
@@ -702,7 +312,7 @@ def threads_that_wait(run):
 def peak_flops(device, dtype):
     "What the maker promises for dense 16-bit products, or None: rather no figure than a wrong one."
     if device.type == "cuda" and dtype != gpt.torch.float32:
-        gpu = gpu_named(gpt.torch.cuda.get_device_name(device))
+        gpu = recipes.gpu_named(gpt.torch.cuda.get_device_name(device))
         if gpu:
             return 1e12 * gpu.tflops
     return None
@@ -723,8 +333,34 @@ def use_of_machine(run, tokens_per_s):
     peak = peak_flops(run.device, run.dtype)
     mfu = None
     if peak:
-        mfu = tokens_per_s * flops_per_token(run.model_config) / (peak * run.ranks.world_size)
+        mfu = tokens_per_s * recipes.flops_per_token(run.model_config) / (peak * run.ranks.world_size)
     return {"mfu": mfu, "memory_mb": memory_used(run.device)}
+
+# ---- after a run: how good is that, and what to try next? -------------------------------------------------
+
+def afterwards(result):
+    "Two sentences for the end of a run, as far as there is something to be said."
+    settings = json.loads((Path(result.out_dir) / "config.json").read_text(encoding="utf-8"))
+    used = {**settings["model"], **settings["train"]}
+    name, level, data, minutes = (used[key] for key in ("preset", "level", "data", "max_minutes"))
+    presets = gpt.load_presets(used["presets"])
+    preset = presets.get(name, {})
+    said = []
+    usual = re.fullmatch(r"loss ([\d.]+) on (\w+)", (preset.get(level) or {}).get("expect", ""))
+    if usual and usual[2] == data:
+        changed = [key for key, value in gpt.recipe(presets, name, level).items() if used[key] != value]
+        but = f" without --{' --'.join(changed)}" if changed else ""
+        loss = f"{result.best_val_loss:.2f} per {LOSS_IS_PER[level]}"
+        said.append(f"{loss}: {name} usually comes to {usual[1]}{but}.")
+    flags = preset.get("next", "")
+    if minutes:
+        flags = f"--preset {name} --max_minutes {2 * minutes:g}"
+    if flags:
+        text = "" if data == gpt.KNOBS["data"].default else f" --data {shlex.quote(data)}"
+        said.append(f"Lower yet:\n  python gpt.py train {flags} --level {level}{text}")
+    return gpt.printable(" ".join(said))
+
+LOSS_IS_PER = {"char": "character", "word": "word", "bpe": "token"}
 
 # ---- a teacher: a large model teaches a small one ----------------------------------------------------------
 
@@ -753,62 +389,13 @@ class Teacher:
         share of it as the teachers expect, the rest on the token that came."""
         share = self.run.config.teacher_share
         with gpt.torch.no_grad(), self.run.autocast():
-            logits = [model(inputs) for model in self.models]
-        expected = sum(part.float().softmax(-1) for part in logits) / len(logits)
+            expected = mean_expectation(self.models, inputs)
         came = gpt.torch.full_like(expected[..., :1], 1 - share)
         return (share * expected).scatter_add_(-1, targets[..., None], came)
 
-# ---- a text, before it is trained on -----------------------------------------------------------------------
-
-READ_TO_JUDGE = 2_000_000                                     # characters or tokens of it
-SHOWN_TOKENS = 500
-
-def about_data(source, config):
-    "What --data names: how much it is, and how this level cuts it; or why that can't be said yet."
-    try:
-        return look_at_data(source, config)
-    except gpt.UserError as error:
-        return {"why": str(error)}
-
-def look_at_data(source, config):
-    own_bpe = config.vocab_size if config.level == "bpe" and config.vocab_size else ""
-    for folder in Path(source), Path("data") / f"{source}-{config.level}{own_bpe}":
-        if (folder / "meta.json").is_file():                  # data.py made it
-            corpus = gpt.open_folder(folder, config.level)
-            meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-            length = sum(int(meta[name]) for name in ("train_bytes", "val_bytes"))
-            tokens = len(corpus.train) + len(corpus.val)
-            return judged(corpus.tokenizer, corpus.train[:READ_TO_JUDGE], length, tokens, False)
-    gpt.expect(not own_bpe, "its own BPE is learned when training begins")
-    if source == "builtin":
-        text = gpt.read_text(source)
-        length = len(text.encode())
-    else:
-        files = [Path(path) for path in sorted(glob.glob(source))]
-        if Path(source).is_dir():
-            files = sorted(Path(source).rglob("*.txt"))
-        gpt.expect(files and files[0].is_file(), "it is not here yet: training begins with fetching it")
-        gpt.expect(files[0].suffix not in gpt.PACKED, "it is packed: it is read when training begins")
-        length = sum(path.stat().st_size for path in files)
-        with gpt.explain(f"{files[0]} can't be read", OSError):
-            with open(files[0], encoding="utf-8-sig", errors="replace") as file:
-                text = file.read(READ_TO_JUDGE)
-        gpt.expect(text.strip() and "\0" not in text, f"{files[0]} is empty, or no text")
-    tokenizer = gpt.TOKENIZERS[config.level].train(text, config)
-    ids = tokenizer.encode_to_numpy(text)
-    read = len(text.encode())
-    is_part = length > read + 3                               # a mark at the beginning has 3
-    return judged(tokenizer, ids, length, int(len(ids) * length / read) if is_part else len(ids), is_part)
-
-def judged(tokenizer, ids, length, tokens, is_part):
-    "is_part: whether only a part was read, so that the numbers are estimates."
-    unknown = 0.0
-    if tokenizer.unknown_id is not None:
-        unknown = float((np.asarray(ids) == tokenizer.unknown_id).mean())
-    decoder = tokenizer.decoder()
-    start = [[decoder.add(i), i] for i in np.asarray(ids[:SHOWN_TOKENS]).tolist()]
-    return {"bytes": length, "tokens": tokens, "is_part": is_part, "kinds": tokenizer.vocab_size,
-            "unknown": unknown, "unknown_id": tokenizer.unknown_id, "start": start}
+def mean_expectation(models, ids):
+    "(B, T) token ids -> (B, T, V): how likely each token is next, as the models expect on average."
+    return sum(model(ids).float().softmax(-1) for model in models) / len(models)
 
 # ---- the X-ray: how likely was each token, and what else? --------------------------------------------------
 
@@ -864,7 +451,7 @@ def show_probs(lm, prompt, options):
         table.append([repr(text), piece.prob, *others])
     print()
     if table:
-        print_table("token probability likeliest second third", table)
+        recipes.print_table("token probability likeliest second third", table)
 
 # ---- inside: what each layer would have said, and where its heads looked -----------------------------------
 
@@ -1193,11 +780,28 @@ def split_of_text(lm, source, split, val_fraction, by_rows):
     ids = np.concatenate([lm.tokenizer.encode_to_numpy(part) for part in parts])
     return ids, text
 
+class Ensemble:
+    "Several models as one, which expects what they expect on average."
+    def __init__(self, models):
+        self.models = models
+
+    def eval(self):
+        "They are: nothing of them is trained."
+
+    def __call__(self, ids, targets):
+        return gpt.loss_of(mean_expectation(self.models, ids).log(), targets)
+
 def eval_command(asked):
-    "The loss on a text, and what it comes to by word and by byte, so that all levels can be compared."
+    """The loss on a text, and what it comes to by word and by byte, so that all levels can be compared.
+    Of several runs: that of the mean of their probabilities."""
     o = gpt.fill(EvalConfig, asked)
     by_rows = asked.get("rows", False)
-    lm = gpt.load_asked({"threads": gpt.ALL_THREADS, **asked, "dtype": "float32"})
+    settings = {"threads": gpt.ALL_THREADS, **asked, "dtype": "float32"}
+    lms = [gpt.load_asked({**settings, "run": [run]}) for run in asked.get("run") or [""]]
+    lm = lms[0]
+    for other in lms[1:]:
+        same = (other.tokenizer.state, other.config.block_size) == (lm.tokenizer.state, lm.config.block_size)
+        gpt.expect(same, f"{other.path} has other tokens than {lm.path}, or another context")
     data = {"data": o.data} if o.data else {}
     config = gpt.fill(gpt.TrainConfig, {**lm.train_config, **data})
     source = gpt.prepare(config, chosen=True)
@@ -1214,20 +818,21 @@ def eval_command(asked):
         stride = min(o.stride, T) or T
         windows = windows_of(ids, T, stride)
     rows = max(1, 2 ** 24 // (T * lm.config.vocab_size))
-    loss = gpt.mean_loss(lm.model, windows, rows, contextlib.nullcontext, gpt.Ranks(str(lm.device)))
+    model = Ensemble([lm.model for lm in lms])
+    loss = gpt.mean_loss(model, windows, rows, contextlib.nullcontext, gpt.Ranks(str(lm.device)))
     by_word = loss * n / max(1, len(text.split()))
     by_byte = None
     if lm.tokenizer.lossless:
         by_byte = loss / math.log(2) * n / len(text.encode())
     inputs, targets = windows
-    found = {"checkpoint": str(lm.path), "data": str(source), "split": o.split, "loss": loss,
-             "perplexity": math.exp(min(loss, 709)),          # of 710, exp is more than a float can be
+    found = {"checkpoint": ", ".join(str(lm.path) for lm in lms), "data": str(source), "split": o.split,
+             "loss": loss, "perplexity": math.exp(min(loss, 709)),          # of 710, exp is more than a float can be
              "word_perplexity": math.exp(min(by_word, 709)), "bits_per_byte": by_byte, "tokens": n,
              "scored": int((targets >= 0).sum()), "windows": len(inputs), "window": T, "stride": stride}
     if asked.get("json"):
         print(json.dumps(found))
     else:
-        print_table("what value", found.items())
+        recipes.print_table("what value", found.items())
 
 # ---- bench: how fast is this machine? ----------------------------------------------------------------------
 
@@ -1243,7 +848,7 @@ BENCH_FORM = "{:12}{:>12}{:>10}{:>6}{:>11}{:>11}{:>7}"
 def copying_speed():
     "Bytes a second that this machine's memory reads and writes."
     old, new = np.ones((2, 2 ** 24))
-    ms = median_ms(lambda: np.copyto(new, old), 500)
+    ms = recipes.median_ms(lambda: np.copyto(new, old), 500)
     return (old.nbytes + new.nbytes) * 1e3 / ms
 
 def rival(hf, m, config, device, new):
@@ -1268,15 +873,16 @@ def rival(hf, m, config, device, new):
         adamw.zero_grad()
         return loss.item()                                    # which waits for a GPU
 
-    train_ms = min(median_ms(lambda: step(False), 3000), median_ms(lambda: step(True), 3000))
+    train_ms = min(recipes.median_ms(lambda: step(False), 3000), recipes.median_ms(lambda: step(True), 3000))
     model.eval()
     start = ids[:1, :1]
-    sample_ms = median_ms(lambda: model.generate(start, max_new_tokens=new, do_sample=True, top_k=0), 1000)
+    sample = functools.partial(model.generate, start, max_new_tokens=new, do_sample=True, top_k=0)
+    sample_ms = recipes.median_ms(sample, 1000)
     return ids.numel() * 1e3 / train_ms, new * 1e3 / sample_ms
 
 def train_for_seconds(folder, name, config, asked):
     "Trains a preset on made-up tokens, in a process of its own, and returns what that run says."
-    letters = "".join(chr(2 ** 17 + i) for i in range(TYPICAL_VOCABULARY[config.level] - 1))
+    letters = "".join(chr(2 ** 17 + i) for i in range(recipes.TYPICAL_VOCABULARY[config.level] - 1))
     text = folder / "text"
     text.write_text(letters * (1 + 2 ** 18 // len(letters)), encoding="utf-8")
     flags = {"preset": name, "presets": asked.get("presets", ""), "level": "char", "data": text,
@@ -1304,10 +910,10 @@ def measure(name, config, asked, hf):
         gpt.expect(run.rows, "nothing was measured")
         lm = gpt.load(run.folder, asked.get("device", "auto"), "auto")
     new = min(100, lm.config.block_size - 1)
-    sampled = new * 1e3 / median_ms(lambda: lm.sample(max_new_tokens=new), 1000)
+    sampled = new * 1e3 / recipes.median_ms(lambda: lm.sample(max_new_tokens=new), 1000)
     by_speed = sorted(run.rows, key=lambda row: row.speed)
     row = by_speed[len(by_speed) // 2]
-    flops = row.speed * flops_per_token(lm.config)
+    flops = row.speed * recipes.flops_per_token(lm.config)
     read = sampled * sum(w.nbytes for w in lm.model.parameters())  # bytes: each token reads all weights
     mfu = "-" if row.mfu is None else f"{row.mfu:.0%}"
     memory = "-" if row.memory is None else f"{row.memory:,.0f} MB"
@@ -1320,7 +926,7 @@ def measure(name, config, asked, hf):
 
 def device_named(name):
     "The device of this computer that --device means, with its memory."
-    devices = machine()
+    devices = recipes.machine()
     for device in devices:
         if name.startswith(device["device"]):                 # cuda:1
             return device
@@ -1340,8 +946,8 @@ def bench(asked):
     print(f"copying: {copying_speed() / 1e9:.0f} GB/s")
     print(form.format(*columns.split()), flush=True)
     for name in [o.preset] if o.preset else presets:
-        shape, config = expand(presets, name, gpt.recipe(presets, name)["level"], {})
-        costs = cost(shape, config, here)
+        shape, config = recipes.expand(presets, name, gpt.recipe(presets, name)["level"], {})
+        costs = recipes.cost(shape, config, here)
         if not o.preset and not costs["fits"]:
             needs = runs.size(costs["memory"])
             print(f"{name:12}  skipped: needs about {needs}, more than {here['name']} has", flush=True)
@@ -1382,8 +988,8 @@ def add_flags(command, parser):
         parser.add_knobs(gpt.TrainConfig.__doc__, gpt.knobs(gpt.TrainConfig))
         add_switch("json", "for programs")
     elif command == "plan":
-        parser.add_knobs(PlanConfig.__doc__, gpt.knobs(PlanConfig))
-        parser.add_knobs("what is trained", shared(*PLANNED))
+        parser.add_knobs(recipes.PlanConfig.__doc__, gpt.knobs(recipes.PlanConfig))
+        parser.add_knobs("what is trained", shared(*recipes.PLANNED))
         parser.add_knobs(gpt.ModelConfig.__doc__, gpt.knobs(gpt.ModelConfig))
         add_switch("json", "for programs")
     elif command == "runs":
@@ -1404,7 +1010,8 @@ def add_flags(command, parser):
     elif command == "export":
         gpt.other_file("convert").add_flags(parser)
     elif command == "eval":
-        add_runs("a run's folder or a checkpoint [the newest run]")
+        add_runs("runs' folders or checkpoints; several are taken as one, by the mean of what they expect "
+                 "[the newest run]")
         parser.add_knobs(EvalConfig.__doc__, gpt.knobs(EvalConfig))
         add_switch("rows", "WikiText's protocol: each row by itself, no blank ones, whole windows only")
         add_switch("json", "for programs")
@@ -1413,8 +1020,8 @@ def add_flags(command, parser):
         parser.add_knobs(BenchConfig.__doc__, gpt.knobs(BenchConfig) | shared("presets", "device"))
 
 COMMANDS = {
-    "presets": presets_command,
-    "plan": plan_command,
+    "presets": recipes.presets_command,
+    "plan": recipes.plan_command,
     "runs": runs_command,
     "plot": plot_command,
     "eval": eval_command,

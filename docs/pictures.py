@@ -20,6 +20,9 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 import tui                                       # noqa: E402 (it lies beside this folder)
+from runs import LIVE                            # noqa: E402
+from screens.inside import Inside                # noqa: E402
+from screens.lapse import TimeLapse              # noqa: E402
 from textual.widgets import Input                # noqa: E402
 
 BROWSERS = "chromium", "chromium-browser", "google-chrome", "chrome", "msedge", "microsoft-edge"
@@ -96,7 +99,7 @@ async def watched(camera):
     await camera.take(0.6)
     await camera.until(lambda: run.start and run.rows, 600)
     shown = -1
-    while run.state in tui.LIVE:
+    while run.state in LIVE:
         await camera.pilot.pause(0.2)
         if run.step - shown >= run.start["max_iters"] / WATCHED:
             shown = run.step
@@ -109,7 +112,7 @@ async def watched(camera):
 async def lapse(camera):
     "The time-lapse: from the first sample to the last."
     await camera.pilot.press("t")
-    shown = camera.app.page.query_one(tui.TimeLapse)
+    shown = camera.app.page.query_one(TimeLapse)
     await camera.until(lambda: shown.words)
     await camera.pilot.press("home")
     await camera.take(0.8)
@@ -137,7 +140,7 @@ async def chat(camera):
     await pilot.press("f7")
     turn = app.page.turns[-1]
     app.page.point(turn, len(turn.tokens) - 8)   # before it stands much to look at
-    await camera.until(lambda: app.page.query_one(tui.Inside).found)
+    await camera.until(lambda: app.page.query_one(Inside).found)
     await camera.take(0.6)
     await camera.press(*["right"] * 4, seconds=0.6)
     await camera.take(2.5, "chat")
