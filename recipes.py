@@ -275,48 +275,55 @@ def auto(asked):
     return choice.values
 
 def chosen(presets, asked, speed):
-    """The largest shape of the rule that gets through enough steps in the minutes, and the more dropout the
-    more often it will read the text. -> .values, and .why in a sentence"""
+    """What the rule of --preset auto makes of a text, minutes, and the speed of a machine: the largest shape
+    that has the time to learn, and the more dropout the more often it will read the text. -> .values, .why"""
     preset = presets["auto"]
     rule = preset["rule"]
     minutes = gpt.convert(gpt.KNOBS["max_minutes"], asked.get("max_minutes") or preset["max_minutes"])
-    source = asked.get("data") or gpt.KNOBS["data"].default
-    known_size = bytes_of(source)
+    known_size = bytes_of(asked.get("data") or gpt.KNOBS["data"].default)
     size = known_size or rule["unknown_size"]
     level = asked.get("level") or row_of(rule["levels"], size)["level"]
     values = {**gpt.recipe(presets, "auto", level), "max_minutes": minutes}
     if level == "bpe":
         values |= row_of(rule["bpe"], size)
-    text = size / BYTES_A_TOKEN[level]                        # tokens
 
+    shape, tokens_per_s = largest_shape(rule, values, asked, minutes, speed)
+    values |= shape
+    passes = min(readable(minutes, tokens_per_s) * BYTES_A_TOKEN[level] / size, rule["passes"])
+    values |= {"epochs": rule["passes"], **row_of(rule["dropout"], passes)}
+    tokens = passes * size / BYTES_A_TOKEN[level]             # read in the whole run
+    steps = tokens / values["batch_size"] / values.get("block_size", gpt.KNOBS["block_size"].default)
+    values["eval_interval"] = max(10, round_down(steps / EVALUATIONS))
+    # A token costs a third of what it costs in training, and is read of both splits.
+    values["eval_tokens"] = max(5000, round_down(EVALUATING * tokens / EVALUATIONS * 3 / 2))
+
+    how_long = f"{size / 1e6:.2g} MB of text" if known_size else "a text of unknown length"
+    why = (f"auto       {how_long}, {minutes:g} minutes, {gpt.short(tokens_per_s)} tokens/s: level {level}, "
+           f"{shape['n_layer']} layers, {shape['n_embd']} wide, dropout {values['dropout']}; "
+           f"about {steps:,.0f} steps, {passes:.1f} times through the text")
+    return SimpleNamespace(values=values, why=why)
+
+def readable(minutes, tokens_per_s):
+    "Tokens in a run of so many minutes."
+    return FOR_TRAINING * 60 * minutes * tokens_per_s
+
+def largest_shape(rule, values, asked, minutes, speed):
+    "-> the last of the rule's shapes that reads enough tokens for each of its weights, and its speed"
     shapes = rule["shapes"]
     if "n_embd" in asked:                                     # the rest fits the width that is asked for
         width = gpt.convert(gpt.KNOBS["n_embd"], asked["n_embd"])
         shapes = [min(shapes, key=lambda shape: abs(shape["n_embd"] - width))]
-    steps = 0
+    found = None
     for shape in shapes:
         trial = {**values, **shape, **asked}
         m, t = gpt.fill(gpt.ModelConfig, trial), gpt.fill(gpt.TrainConfig, trial)
-        m.vocab_size = t.vocab_size or TYPICAL_VOCABULARY[level]
+        m.vocab_size = t.vocab_size or TYPICAL_VOCABULARY[t.level]
         tokens_per_s, threads = speed(m, t)
-        batch = t.batch_size * m.block_size                   # tokens
-        possible = FOR_TRAINING * 60 * minutes * tokens_per_s / batch
-        if steps and possible < rule["steps"]:
-            break                                             # larger ones are slower
-        steps, pace, best = possible, tokens_per_s, {**shape, "threads": threads}
-
-    passes = min(steps * batch / text, rule["passes"])
-    values |= {**best, **row_of(rule["dropout"], passes), "epochs": rule["passes"]}
-    steps = passes * text / batch
-    values["eval_interval"] = max(10, round_down(steps / EVALUATIONS))
-    # A token costs a third of what it costs in training, and is read of both splits.
-    evaluated = EVALUATING * steps * batch / EVALUATIONS * 3 / 2
-    values["eval_tokens"] = max(5000, round_down(evaluated))
-    how_long = f"{size / 1e6:.2g} MB of text" if known_size else "a text of unknown length"
-    why = (f"auto       {how_long}, {minutes:g} minutes, {gpt.short(pace)} tokens/s: level {level}, "
-           f"{best['n_layer']} layers, {best['n_embd']} wide, dropout {values['dropout']}; "
-           f"about {steps:,.0f} steps, {passes:.1f} times through the text")
-    return SimpleNamespace(values=values, why=why)
+        enough = rule["tokens_a_weight"] * matrix_weights(m)
+        if found and readable(minutes, tokens_per_s) < enough:
+            break                                             # and larger ones are slower
+        found = {**shape, "threads": threads}, tokens_per_s
+    return found
 
 def round_down(number):
     "387 -> 300: to one digit and zeros."

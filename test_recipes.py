@@ -172,7 +172,7 @@ def test_a_short_text_is_read_often_with_dropout_and_a_long_one_in_pieces(place)
     Path("long.txt").write_bytes(b"All work and no play. " * 400_000)
     short, long = (chosen(max_minutes=5, data=name) for name in ("story.txt", "long.txt"))
     assert short.values["level"] == "char" and long.values["level"] == "bpe"
-    assert short.values["dropout"] > 0.1 > long.values["dropout"]
+    assert short.values["dropout"] >= 0.1 > long.values["dropout"]
     assert short.values["epochs"] == gpt.load_presets()["auto"]["rule"]["passes"]  # then more brings nothing
     assert "vocab_size" not in short.values and 500 < long.values["vocab_size"] < 20_000
 
