@@ -284,7 +284,7 @@ def chosen(presets, asked, speed):
     size = known_size or rule["unknown_size"]
     level = asked.get("level") or row_of(rule["levels"], size)["level"]
     values = {**gpt.recipe(presets, "auto", level), "max_minutes": minutes}
-    if level == "bpe":
+    if level == "bpe" and gpt.beside("data.py"):              # which learns tokens of its own
         values |= row_of(rule["bpe"], size)
 
     shape, tokens_per_s = largest_shape(rule, values, asked, minutes, speed)

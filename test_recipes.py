@@ -221,6 +221,18 @@ def test_minutes_alone_choose_the_rest(place):
     assert again.reason in ("time", "done")
 
 
+@pytest.mark.slow
+def test_the_grid_prints_its_table(place):
+    words = ["docs/grid.py", str(place / "story.txt"), "--minutes", "0.03", "--jobs", "1"]
+    done = subprocess.run([sys.executable, GPT.parent / words[0], *words[1:]], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    header, _, row = done.stdout.splitlines()
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert len(cells) == header.count("|") - 1 and cells[:2] == ["story.txt", "0.03"]
+    auto, *by_hand = map(float, cells[3:-1])
+    assert cells[-1] == f"{auto / min(auto, *by_hand) - 1:+.1%}"
+
+
 def test_processes_that_share_a_run_choose_the_same(place, monkeypatch):
     monkeypatch.setattr(recipes, "measured", None)
     monkeypatch.setenv("WORLD_SIZE", "2")
