@@ -1175,7 +1175,7 @@ def test_eval_of_several_runs_is_that_of_the_mean_of_their_probabilities(inside,
     capsys.readouterr()
     one, other = (answer(capsys, f"eval runs/{name} --json")["loss"] for name in ("a", "other"))
     both = answer(capsys, "eval runs/a runs/other --json")
-    assert both["loss"] < (one + other) / 2  # the mean of probabilities is never worse than that of the losses
+    assert both["loss"] < (one + other) / 2  # log is concave
     assert answer(capsys, "eval runs/a runs/a --json")["loss"] == pytest.approx(one, rel=1e-5)
     gpt.train(**{**MINI, "data": "builtin", "out_dir": "runs/words", "level": "word", "max_iters": 1})
     with pytest.raises(gpt.UserError, match="has other tokens than runs/a"):

@@ -826,7 +826,8 @@ def eval_command(asked):
         by_byte = loss / math.log(2) * n / len(text.encode())
     inputs, targets = windows
     found = {"checkpoint": ", ".join(str(lm.path) for lm in lms), "data": str(source), "split": o.split,
-             "loss": loss, "perplexity": math.exp(min(loss, 709)),          # of 710, exp is more than a float can be
+             "loss": loss,
+             "perplexity": math.exp(min(loss, 709)),          # of 710, exp is more than a float can be
              "word_perplexity": math.exp(min(by_word, 709)), "bits_per_byte": by_byte, "tokens": n,
              "scored": int((targets >= 0).sum()), "windows": len(inputs), "window": T, "stride": stride}
     if asked.get("json"):
