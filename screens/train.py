@@ -158,10 +158,16 @@ model gets it: a block is a token."""
         if self.preset not in names:
             self.preset = names[table.cursor_row] if 0 <= table.cursor_row < len(names) else names[0]
         self.fill_table()
-        if not self.query("#level"):
+        if not self.has_form:
             await self.mount_fields()
-        self.choose(self.preset)
-        self.show()
+        if self.has_form:
+            self.choose(self.preset)
+            self.show()
+
+    @property
+    def has_form(self):
+        "It comes with the presets, and goes while the app ends: whoever has waited for something asks again."
+        return bool(self.query("#level"))
 
     def titles(self):
         "The columns of the presets for which there is room."
@@ -176,7 +182,7 @@ model gets it: a block is a token."""
         super().show()
         if self.drawn != (self.titles(), self.app.measured()):
             self.fill_table()
-            if self.query("#level"):
+            if self.has_form:
                 self.estimate()
                 self.look_at_data()
 
@@ -289,7 +295,7 @@ model gets it: a block is a token."""
 
     @on(DataTable.RowHighlighted, "#recipes")
     def moved(self, event):
-        is_known = self.app.catalog and self.query("#level")
+        is_known = self.app.catalog and self.has_form
         if is_known and event.row_key and event.row_key.value and event.row_key.value != self.preset:
             self.choose(event.row_key.value)
 
@@ -463,7 +469,7 @@ model gets it: a block is a token."""
             yield (f"\nin this preset: {clean(usual)}", DIM)
 
     def on_descendant_focus(self):
-        if self.app.catalog and self.query("#level"):
+        if self.app.catalog and self.has_form:
             self.hint()
 
     # what it will take
@@ -472,9 +478,11 @@ model gets it: a block is a token."""
     async def estimate_edited(self):
         "The size of what was edited, said by the program that knows."
         await asyncio.sleep(0.4)                 # each key typed meanwhile begins it anew
+        if not self.has_form:
+            return
         without_folder = self.flags()[:-2]
         code, out, _ = await self.app.ask("presets", "--json", *without_folder)
-        if code != 0:
+        if code != 0 or not self.has_form:
             return
         with contextlib.suppress(ValueError, KeyError, TypeError):
             self.cost = json.loads(out)["presets"][self.preset][self.level]
@@ -563,12 +571,15 @@ model gets it: a block is a token."""
     @work(exclusive=True, group="look")
     async def ask_about_data(self, flags):
         await asyncio.sleep(0.4)                 # each key typed meanwhile begins it anew
+        if not self.has_form:
+            return
         data = self.texts()["data"]
         about = await self.about_data(flags)
         if "not here yet" in str(about.get("why")):
             about["why"] = await self.why_not_here(data, about["why"])
         self.looked_at[flags] = about
-        self.look_at_data()
+        if self.has_form:
+            self.look_at_data()
 
     async def about_data(self, flags):
         "What gpt.py says of a text."
@@ -605,7 +616,7 @@ model gets it: a block is a token."""
         "Back to them, from the fields or from the text."
         self.remove_class("-look")
         self.query_one("#recipes").focus()
-        if self.app.catalog and self.query("#level"):
+        if self.app.catalog and self.has_form:
             self.hint()
 
     # keys
