@@ -173,14 +173,16 @@ def machine():
     devices.append({"device": "cpu", "name": f"CPU, {os.cpu_count()} cores", "memory": memory})
     return devices
 
-def expand(presets, name, level, asked):
-    "-> ModelConfig, TrainConfig of a preset at a level, with what was asked for in the place of its values."
+def expand(presets, name, level, asked, device):
+    """-> ModelConfig, TrainConfig of a preset at a level, with what was asked for in the place of its values.
+    device: what auto chooses for, by arithmetic"""
     if name == "auto":
-        values = {**chosen(presets, {**asked, "level": level}, by_arithmetic(machine()[0])).values, **asked}
+        size = bytes_of(asked["data"]) if "data" in asked else None
+        values = chosen(presets, {**asked, "level": level}, size, by_arithmetic(device)).values
     else:
-        values = {**gpt.recipe(presets, name, level), **asked}
-    shape = gpt.fill(gpt.ModelConfig, values)
-    config = gpt.fill(gpt.TrainConfig, values)
+        values = gpt.recipe(presets, name, level)
+    shape = gpt.fill(gpt.ModelConfig, {**values, **asked})
+    config = gpt.fill(gpt.TrainConfig, {**values, **asked})
     shape.vocab_size = config.vocab_size or TYPICAL_VOCABULARY[level]
     return shape, config
 
@@ -224,7 +226,7 @@ def presets_command(asked):
         own_level = gpt.recipe(presets, name)["level"]
         found[name] = {"about": "", "for": "", **presets[name], "level": own_level}
         for level in [only] if only else gpt.LEVELS:
-            shape, config = expand(presets, name, level, asked)
+            shape, config = expand(presets, name, level, asked, devices[0])
             costs = cost(shape, config, devices[0])
             expected = (presets[name].get(level) or {}).get("expect", "")
             found[name][level] = {**vars(shape), **vars(config), **costs, "expect": expected}
@@ -251,7 +253,7 @@ def presets_command(asked):
 
 # Of a text, for one token, about. A vocabulary of one's own needs a text in which its pieces are frequent.
 BYTES_A_TOKEN = {"char": 1.0, "word": 5.0, "bpe": 3.0}
-COMPRESSED = (".gz", ".zst", ".bz2", ".xz", ".zip", ".parquet")
+PLAIN = (".jsonl", ".csv")                                    # of gpt.PACKED; the others are compressed
 OPTIMIZERS_PART = 0.15                                        # of a step
 FOR_TRAINING = 0.85                                           # of the minutes; evaluations and samples: rest
 EVALUATIONS = 12
@@ -269,37 +271,39 @@ def auto(asked):
         speed = measured(device)
     else:
         speed = by_arithmetic({"device": "cpu"})
-    choice = chosen(presets, asked, speed)
+    size = bytes_of(asked.get("data") or gpt.KNOBS["data"].default)
+    choice = chosen(presets, asked, size, speed)
     if os.environ.get("RANK", "0") == "0":
         print(choice.why, flush=True)
     return choice.values
 
-def chosen(presets, asked, speed):
+def chosen(presets, asked, known_size, speed):
     """What the rule of --preset auto makes of a text, minutes, and the speed of a machine: the largest shape
-    that has the time to learn, and the more dropout the more often it will read the text. -> .values, .why"""
+    that has the time to learn, and the more dropout the more often it will read the text. -> .values, .why
+    known_size: the bytes of the text, or None"""
     preset = presets["auto"]
     rule = preset["rule"]
     minutes = gpt.convert(gpt.KNOBS["max_minutes"], asked.get("max_minutes") or preset["max_minutes"])
-    known_size = bytes_of(asked.get("data") or gpt.KNOBS["data"].default)
     size = known_size or rule["unknown_size"]
     level = asked.get("level") or row_of(rule["levels"], size)["level"]
     values = {**gpt.recipe(presets, "auto", level), "max_minutes": minutes}
     if level == "bpe" and gpt.beside("data.py"):              # which learns tokens of its own
         values |= row_of(rule["bpe"], size)
 
-    shape, tokens_per_s = largest_shape(rule, values, asked, minutes, speed)
-    values |= shape
-    passes = min(readable(minutes, tokens_per_s) * BYTES_A_TOKEN[level] / size, rule["passes"])
-    values |= {"epochs": rule["passes"], **row_of(rule["dropout"], passes)}
-    tokens = passes * size / BYTES_A_TOKEN[level]             # read in the whole run
-    steps = tokens / values["batch_size"] / values.get("block_size", gpt.KNOBS["block_size"].default)
+    shape, m, t, tokens_per_s = largest_shape(rule, values, asked, minutes, speed)
+    text = size / BYTES_A_TOKEN[level]                        # tokens
+    passes = min(readable(minutes, tokens_per_s) / text, rule["passes"])
+    tokens = passes * text                                    # read in the whole run
+    steps = tokens / (t.batch_size * m.block_size)
+    values |= {**shape, "epochs": rule["passes"], **row_of(rule["dropout"], passes)}
     values["eval_interval"] = max(10, round_down(steps / EVALUATIONS))
     # A token costs a third of what it costs in training, and is read of both splits.
     values["eval_tokens"] = max(5000, round_down(EVALUATING * tokens / EVALUATIONS * 3 / 2))
 
     how_long = f"{size / 1e6:.2g} MB of text" if known_size else "a text of unknown length"
+    dropout = asked.get("dropout", values["dropout"])
     why = (f"auto       {how_long}, {minutes:g} minutes, {gpt.short(tokens_per_s)} tokens/s: level {level}, "
-           f"{shape['n_layer']} layers, {shape['n_embd']} wide, dropout {values['dropout']}; "
+           f"{m.n_layer} layers, {m.n_embd} wide, dropout {dropout}; "
            f"about {steps:,.0f} steps, {passes:.1f} times through the text")
     return SimpleNamespace(values=values, why=why)
 
@@ -308,7 +312,8 @@ def readable(minutes, tokens_per_s):
     return FOR_TRAINING * 60 * minutes * tokens_per_s
 
 def largest_shape(rule, values, asked, minutes, speed):
-    "-> the last of the rule's shapes that reads enough tokens for each of its weights, and its speed"
+    """The last of the rule's shapes that reads enough tokens for each of its weights -> its values, both
+    configurations with what is asked for, and its speed"""
     shapes = rule["shapes"]
     if "n_embd" in asked:                                     # the rest fits the width that is asked for
         width = gpt.convert(gpt.KNOBS["n_embd"], asked["n_embd"])
@@ -322,7 +327,7 @@ def largest_shape(rule, values, asked, minutes, speed):
         enough = rule["tokens_a_weight"] * matrix_weights(m)
         if found and readable(minutes, tokens_per_s) < enough:
             break                                             # and larger ones are slower
-        found = {**shape, "threads": threads}, tokens_per_s
+        found = {**shape, "threads": threads}, m, t, tokens_per_s
     return found
 
 def round_down(number):
@@ -358,12 +363,13 @@ def measured(device):
             loss.backward()
             return loss.item()                                # which waits for a GPU
 
-        found = {}
+        trained = (1 - OPTIMIZERS_PART) * ids.numel()         # tokens in that time, the optimizer's included
+        found = []
         for n in {t.threads or 1, threads}:
             torch.set_num_threads(n)
-            found[(1 - OPTIMIZERS_PART) * ids.numel() * 1e3 / median_ms(forward_backward)] = n
-        fastest = max(found)
-        return fastest, found[fastest]
+            seconds = median_ms(forward_backward) / 1e3
+            found.append((trained / seconds, n))
+        return max(found)
 
     return speed
 
@@ -371,22 +377,30 @@ def bytes_of(source):
     "Of the text that --data names, about; None where nobody knows before it is here."
     if source == "builtin":
         return len(gpt.read_text(source))
-    folder = Path(source) / "meta.json"
     with contextlib.suppress(OSError, gpt.UserError, *gpt.MALFORMED):
-        if folder.exists():
-            meta = json.loads(folder.read_text(encoding="utf-8"))
-            return int(meta["train_bytes"]) + int(meta["val_bytes"])
-        if Path(source).is_dir():
-            files = Path(source).rglob("*.txt")
-        else:
-            files = map(Path, glob.glob(source))
-        size = sum((3 if path.suffix in COMPRESSED else 1) * path.stat().st_size for path in files)
+        if (Path(source) / "meta.json").exists():
+            return bytes_of_folder(Path(source))
+        size = 0
+        for path in files_of(source):
+            packed = path.suffix in gpt.PACKED and path.suffix not in PLAIN
+            size += path.stat().st_size * (3 if packed else 1)
         if size:
             return size
         corpus = gpt.other_file("data").CORPORA[source]
         number, unit = re.match(r"([\d.]+) (MB|GB)", corpus.size).groups()
         return int(float(number) * {"MB": 1e6, "GB": 1e9}[unit])
     return None
+
+def bytes_of_folder(folder):
+    "Of the text of a folder that data.py made."
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    return int(meta["train_bytes"]) + int(meta["val_bytes"])
+
+def files_of(source):
+    "The files here that --data names: a file, a pattern, or a folder's texts."
+    if Path(source).is_dir():
+        return sorted(Path(source).rglob("*.txt"))
+    return [Path(path) for path in sorted(glob.glob(source))]
 
 # ---- plan: how long and how much, on machines that are not here --------------------------------------------
 
@@ -476,7 +490,7 @@ def plan_command(asked):
     level = gpt.recipe(presets, name)["level"]
     if "level" in asked:
         level = gpt.convert(gpt.KNOBS["level"], asked["level"])
-    m, t = expand(presets, name, level, asked)
+    m, t = expand(presets, name, level, asked, machine()[0])
     gpt.expect(t.max_iters, f"preset {name} ends by the clock, not by steps: give --max_iters")
     gpt.expect(t.batch_size >= o.gpus, f"--gpus {o.gpus}: a batch has {t.batch_size} sequences, one for each "
                f"at least: give --batch_size {o.gpus} or fewer --gpus")
@@ -578,8 +592,7 @@ def look_at_data(source, config):
     for folder in Path(source), Path("data") / f"{source}-{config.level}{own_bpe}":
         if (folder / "meta.json").is_file():                  # data.py made it
             corpus = gpt.open_folder(folder, config.level)
-            meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-            length = sum(int(meta[name]) for name in ("train_bytes", "val_bytes"))
+            length = bytes_of_folder(folder)
             tokens = len(corpus.train) + len(corpus.val)
             return judged(corpus.tokenizer, corpus.train[:READ_TO_JUDGE], length, tokens, False)
     gpt.expect(not own_bpe, "its own BPE is learned when training begins")
@@ -587,9 +600,7 @@ def look_at_data(source, config):
         text = gpt.read_text(source)
         length = len(text.encode())
     else:
-        files = [Path(path) for path in sorted(glob.glob(source))]
-        if Path(source).is_dir():
-            files = sorted(Path(source).rglob("*.txt"))
+        files = files_of(source)
         gpt.expect(files and files[0].is_file(), "it is not here yet: training begins with fetching it")
         gpt.expect(files[0].suffix not in gpt.PACKED, "it is packed: it is read when training begins")
         length = sum(path.stat().st_size for path in files)

@@ -143,7 +143,7 @@ def test_the_memory_formula_counts_what_torch_allocates(optimizer, dropout, monk
 @pytest.mark.parametrize("name", "small baby stories wikitext gpt2 gpt2-medium gpt2-large gpt2-xl".split())
 def test_muon_costs_the_presets_for_gpus_a_fifth_of_a_step_at_most(name):
     presets = gpt.load_presets()
-    m, t = recipes.expand(presets, name, gpt.recipe(presets, name)["level"], {})
+    m, t = recipes.expand(presets, name, gpt.recipe(presets, name)["level"], {}, recipes.machine()[0])
     assert recipes.muon_flops(m) < 0.2 * t.batch_size * m.block_size * recipes.flops_per_token(m)
 
 
@@ -157,7 +157,7 @@ def steady(tokens_per_s):
 
 
 def chosen(tokens_per_s=80_000, **asked):
-    return recipes.chosen(gpt.load_presets(), asked, steady(tokens_per_s))
+    return recipes.chosen(gpt.load_presets(), asked, recipes.bytes_of(asked["data"]), steady(tokens_per_s))
 
 
 def test_more_minutes_and_faster_machines_get_larger_models(place):
@@ -188,6 +188,7 @@ def test_what_is_asked_for_is_not_chosen(place):
     asked = dict(max_minutes=3, data="story.txt", level="word", n_layer=2, n_head=2, n_embd=32)
     values = chosen(**asked).values
     assert values["level"] == "word"
+    assert "2 layers, 32 wide, dropout 0.4" in chosen(**asked, dropout="0.4").why
     model, config = gpt.configure({**asked, "device": "cpu"})
     assert (model.n_layer, model.n_embd, config.max_minutes, config.preset) == (2, 32, 3, "auto")
 

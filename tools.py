@@ -338,6 +338,8 @@ def use_of_machine(run, tokens_per_s):
 
 # ---- after a run: how good is that, and what to try next? -------------------------------------------------
 
+LOSS_IS_PER = {"char": "character", "word": "word", "bpe": "token"}
+
 def afterwards(result):
     "Two sentences for the end of a run, as far as there is something to be said."
     settings = json.loads((Path(result.out_dir) / "config.json").read_text(encoding="utf-8"))
@@ -359,8 +361,6 @@ def afterwards(result):
         text = "" if data == gpt.KNOBS["data"].default else f" --data {shlex.quote(data)}"
         said.append(f"Lower yet:\n  python gpt.py train {flags} --level {level}{text}")
     return gpt.printable(" ".join(said))
-
-LOSS_IS_PER = {"char": "character", "word": "word", "bpe": "token"}
 
 # ---- a teacher: a large model teaches a small one ----------------------------------------------------------
 
@@ -947,7 +947,7 @@ def bench(asked):
     print(f"copying: {copying_speed() / 1e9:.0f} GB/s")
     print(form.format(*columns.split()), flush=True)
     for name in [o.preset] if o.preset else presets:
-        shape, config = recipes.expand(presets, name, gpt.recipe(presets, name)["level"], {})
+        shape, config = recipes.expand(presets, name, gpt.recipe(presets, name)["level"], {}, here)
         costs = recipes.cost(shape, config, here)
         if not o.preset and not costs["fits"]:
             needs = runs.size(costs["memory"])
