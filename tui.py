@@ -589,8 +589,8 @@ def main():
     asked = parser.parse_args()
     if asked.run and not Path(asked.run).is_dir():
         raise SystemExit(f"error: {asked.run} is no folder of a run")
-    gc.freeze()                                  # what is loaded stays: looking for garbage
-    gc.set_threshold(20_000)                     # among it, and often, makes keys wait for 50 ms
+    gc.set_threshold(20_000)                     # looking for garbage makes keys wait,
+    sys.setswitchinterval(0.001)                 # and so do the threads that read, for 5 ms at a time
     app = Tui(Path(asked.runs), asked.run, theme=asked.theme)
     is_terminal = sys.stdout.isatty()
     if is_terminal:

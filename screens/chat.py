@@ -132,8 +132,8 @@ look inside one: what each layer would have said, and where its heads looked. F6
         prompt = self.query_one(Prompt)
         prompt.border_subtitle = "enter send · ctrl+j new line"
         prompt.focus()
-        self.set_interval(1 / 10, self.flush)
-        self.set_interval(1 / 2, lambda: self.busy and self.show_choice())  # more often nobody could read
+        self.set_interval(1 / 8, self.flush)
+        self.set_interval(1, lambda: self.busy and self.show_choice())  # more often nobody could read
 
     # the voices
 

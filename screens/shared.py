@@ -1,4 +1,5 @@
 """What the screens share: the frame around each of them, the boxes that ask, and the knobs."""
+import gc
 import os
 from pathlib import Path
 
@@ -38,6 +39,9 @@ class Page(Screen):
             yield from self.body()
         yield Words(id="small")
         yield Footer(compact=True)
+
+    def on_mount(self):
+        self.call_after_refresh(gc.freeze)       # looking for garbage in what stays makes keys wait for 80 ms
 
     def on_resize(self, event):
         width, height = event.size
