@@ -1896,17 +1896,19 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
             save_checkpoint(self.folder / name, checkpoint)
         except (OSError, RuntimeError, UserError) as error:
             self.unsaved = getattr(error, "strerror", None) or str(error)
-        if self.unsaved:
             stands = "the one before it stands" if os.path.exists(self.folder / name) else "there is none"
             self.warn(f"{name} not saved, {stands}: {self.unsaved:.100}")
-        elif name == "latest.pt" and self.config.keep:
+        if self.config.keep and name == "latest.pt" and not self.unsaved:
             self.keep_checkpoint()
 
     def keep_checkpoint(self):
         "latest.pt under a name of its own, which the next one does not replace; the oldest ones go."
         kept = self.folder / f"step-{self.progress.step:08}.pt"
-        with contextlib.suppress(OSError), open(self.folder / "latest.pt", "rb") as latest:
-            write_whole(kept, lambda file: shutil.copyfileobj(latest, file))
+        try:
+            with open(self.folder / "latest.pt", "rb") as latest:
+                write_whole(kept, lambda file: shutil.copyfileobj(latest, file))
+        except OSError as error:
+            self.warn(f"{kept.name} not saved: {error.strerror}")
         for old in sorted(self.folder.glob("step-*.pt"))[:-self.config.keep]:
             old.unlink(missing_ok=True)
 

@@ -1964,6 +1964,14 @@ def test_a_full_disk_while_saving(place, monkeypatch):
     assert same(before, weights("full")) and not list(Path("full").glob("*.tmp"))
 
 
+def test_a_numbered_checkpoint_for_which_there_is_no_room(place, monkeypatch):
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr(gpt.shutil, "copyfileobj", raises(full))
+    assert mini(max_iters=5, out_dir="full", keep=2).reason == "done"
+    assert "step-00000005.pt not saved: No space left on device" in warnings_in("full")
+    assert saved("full")["progress"]["step"] == 5 and not list(Path("full").glob("step-*"))
+
+
 @posix
 def test_a_file_that_may_not_grow(place):
     "The real thing: the system refuses to write more than 20 kB into a file."
