@@ -1757,7 +1757,8 @@ class TrainingRun:
         if self.device.type == "cuda":
             where = torch.cuda.get_device_name(self.device)
         minutes = f"{config.max_minutes:g} minutes" if config.max_minutes else ""
-        steps = f"{self.max_steps:,} steps" if self.max_steps < math.inf else ""
+        epochs = self.max_steps / self.steps_per_epoch
+        steps = f"{self.max_steps:,} steps, {epochs:.3g} epochs" if self.max_steps < math.inf else ""
         resumed = f", from step {step:,} on" if self.resumed else ""
         loss = f"begins near ln({m.vocab_size:,}) = {math.log(m.vocab_size):.2f}: every token is as likely"
         if config.init_from or self.resumed:
@@ -1771,8 +1772,7 @@ precision  {name_of(self.dtype)}; {self.why_dtype}
 model      {m.n_layer} layers, {m.n_head} heads, {m.n_embd} wide: {weights:,} weights
 data       {printable(self.source)}: {len(corpus.train):,} {config.level} tokens to learn from, \
 {len(corpus.val):,} to test on
-length     {' or '.join(filter(None, [minutes, steps]))}; a step takes {config.batch_size} x {m.block_size} \
-tokens, an epoch {self.steps_per_epoch:.1f} steps
+length     {' or '.join(filter(None, [minutes, steps]))}; a step takes {config.batch_size} x {m.block_size} tokens
 loss       {loss}
 run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         self.log("start", config=self.settings, parameters=weights, device=str(self.device), pid=os.getpid(),

@@ -220,17 +220,23 @@ def presets_command(asked):
         only = gpt.convert(gpt.KNOBS["level"], asked["level"])
     devices = machine()
     no_gpu = devices[0]["device"] == "cpu"
+    size = bytes_of(asked["data"]) if "data" in asked else None
     found = {}
     table = []
+    text = None
     for name in names:
-        own_level = gpt.recipe(presets, name)["level"]
+        own_level = only or level_of(presets, name, size)
         found[name] = {"about": "", "for": "", **presets[name], "level": own_level}
         for level in [only] if only else gpt.LEVELS:
             shape, config = expand(presets, name, level, asked, devices[0])
+            if "data" in asked and "preset" in asked and level == own_level:
+                text = about_data(asked["data"], config)
+                if not text.get("is_part", True):             # then its vocabulary is known
+                    shape.vocab_size = text["kinds"]
             costs = cost(shape, config, devices[0])
             expected = (presets[name].get(level) or {}).get("expect", "")
             found[name][level] = {**vars(shape), **vars(config), **costs, "expect": expected}
-            if level == (only or own_level):
+            if level == own_level:
                 needs = [gpt.short(costs["memory"]) + "B"]
                 if no_gpu:                                    # which would need less
                     needs.append(gpt.short(training_memory(shape, config, "cuda")) + "B")
@@ -240,8 +246,8 @@ def presets_command(asked):
     if asked.get("json"):
         fields = [*described(gpt.ModelConfig), *described(gpt.TrainConfig)]
         answer = {"presets": found, "fields": fields, "devices": devices}
-        if "data" in asked:
-            answer["data"] = about_data(asked["data"], config)
+        if text:
+            answer["data"] = text
         print(json.dumps(answer))
     else:
         needs = "memory on-a-GPU" if no_gpu else "memory"
@@ -285,7 +291,7 @@ def chosen(presets, asked, known_size, speed):
     rule = preset["rule"]
     minutes = gpt.convert(gpt.KNOBS["max_minutes"], asked.get("max_minutes") or preset["max_minutes"])
     size = known_size or rule["unknown_size"]
-    level = asked.get("level") or row_of(rule["levels"], size)["level"]
+    level = asked.get("level") or level_of(presets, "auto", known_size)
     values = {**gpt.recipe(presets, "auto", level), "max_minutes": minutes}
     if level == "bpe" and gpt.beside("data.py"):              # which learns tokens of its own
         values |= row_of(rule["bpe"], size)
@@ -306,6 +312,13 @@ def chosen(presets, asked, known_size, speed):
            f"{m.n_layer} layers, {m.n_embd} wide, dropout {dropout}; "
            f"about {steps:,.0f} steps, {passes:.1f} times through the text")
     return SimpleNamespace(values=values, why=why)
+
+def level_of(presets, name, size):
+    "The level of a preset where none is asked for: auto's goes by the bytes of the text, if they are known."
+    if name == "auto":
+        rule = presets[name]["rule"]
+        return row_of(rule["levels"], size or rule["unknown_size"])["level"]
+    return gpt.recipe(presets, name)["level"]
 
 def readable(minutes, tokens_per_s):
     "Tokens in a run of so many minutes."

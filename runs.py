@@ -118,6 +118,7 @@ EVAL_KEYS = "train_loss", "val_loss", "bits_per_byte"
 WORDS = "compiling", "training", "evaluating", "sampling", "saving", "paused"  # what a `state` line says
 CHECKPOINTS = "best.pt", "latest.pt"
 LIVE = ("starting", *WORDS, "stalled")
+ENDED_BY = {"time": "max_minutes", "done": "max_iters", "patience": "patience"}  # the reason of an `end` line
 MOST_ROWS = 2048                                 # from twice as many rows, two become one
 MOST_SAMPLES = 200                               # from more samples, every second one is left out
 LONG = 600                                       # seconds without a word that need an explanation
@@ -549,6 +550,13 @@ class Run:
             return 1.0
         share = number(self.now.get("done")) or 0.0
         return min(1.0, max(0.0, share))
+
+    @property
+    def limit(self):
+        "Of a run that is done: the setting that ended it, of those in ENDED_BY; else nothing."
+        if self.state != "done":
+            return ""
+        return ENDED_BY.get(self.end["reason"], "")
 
     @property
     def best(self):

@@ -395,7 +395,6 @@ def test_train_shows_what_there_is_and_checks_what_is_typed(root, fake):
             ("batch_size", "0", app.catalog.fields["batch_size"]["rule"]),
             ("learning_rate", "-1", app.catalog.fields["learning_rate"]["rule"]),
             ("dropout", "1", app.catalog.fields["dropout"]["rule"]),
-            ("max_iters", "0", "no end in sight"),
             ("data", "no/such.txt", "there is no"),
             ("run", "a/b", "a name without"),
         ):
@@ -405,6 +404,9 @@ def test_train_shows_what_there_is_and_checks_what_is_typed(root, fake):
             assert page.query_one("#start", Button).disabled and value(name).has_class("-invalid")
             value(name).value = was
             await until(pilot, lambda: not page.query_one("#start", Button).disabled)
+        value("epochs").value = value("max_iters").value = "0"
+        await reads(pilot, "#hint", "no end in sight")
+        value("max_iters").value = str(steps)
         value("max_minutes").value = "5"  # a limit unsets the others: so all are named
         for flag in "--max_minutes 5", f"--max_iters {steps}":
             await reads(pilot, "#command", f" {flag} ")
@@ -421,8 +423,47 @@ def test_train_shows_what_there_is_and_checks_what_is_typed(root, fake):
     drive(tui.Tui(root, gpt=fake), script)
 
 
+def test_auto_shows_what_its_rule_makes_of_the_text_and_the_minutes(root, fake):
+    Path("short.txt").write_text("It was a dark night. " * 500)
+    Path("long.txt").write_text("It was a dark night. " * 40_000)
+
+    async def script(pilot):
+        await ready(pilot)
+        page = pilot.app.page
+        page.choose("auto")
+        page.query_one("#data", Input).value = "short.txt"
+        await until(pilot, lambda: page.level == "char" and "about 8" in shown(page, "#estimate"))
+        assert "--level" not in page.command()
+        page.query_one("#data", Input).value = "long.txt"
+        await until(pilot, lambda: page.level == "bpe")
+        assert page.texts()["vocab_size"] == "1024" and "--level" not in page.command()
+        await until(pilot, lambda: page.cost)
+        page.query_one("#max_minutes", Input).value = "0.01"
+        await until(pilot, lambda: page.cost.get("n_embd") == 48)
+        page.query_one("#level", Knob).value = "word"  # who chooses one is obeyed
+        await reads(pilot, "#command", "--level word")
+        await until(pilot, lambda: page.cost and page.level == "word")
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_the_weights_are_those_of_the_words_in_the_text(root, fake):
+    Path("mine.txt").write_text("to be or not to be " * 9)
+
+    async def script(pilot):
+        await ready(pilot)
+        page = pilot.app.page
+        page.query_one("#level", Knob).value = "word"
+        await reads(pilot, "#estimate", "249k weights")
+        page.query_one("#data", Input).value = "mine.txt"
+        await reads(pilot, "#estimate", "before your changes: 249k weights")
+        await until(pilot, lambda: shown(page, "#estimate").startswith("91.3k weights"))
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
 def shown(page, name):
-    return str(page.query_one(name, Static).content)
+    return str(page.query_one(name, Static).content).replace("\xa0", " ")
 
 
 def test_data_is_picked_from_a_list_or_the_disk(root, fake):
@@ -430,6 +471,11 @@ def test_data_is_picked_from_a_list_or_the_disk(root, fake):
 
     async def script(pilot):
         await ready(pilot)
+        await pilot.press("ctrl+o", *"min")  # while the list is still asked for
+        await sees(pilot, "mine.txt", "in this folder")
+        await until(pilot, lambda: any(name == "builtin" for name, _ in pilot.app.screen.options))
+        await pilot.press("enter")
+        await reads(pilot, "#command", "--data mine.txt")
         await pilot.press("ctrl+o")
         await until(pilot, lambda: isinstance(pilot.app.screen, Pick) and shows(pilot, "builtin"))
         await pilot.press(*"built", "enter")
@@ -686,10 +732,12 @@ def test_the_text_is_shown_as_it_is_cut(root, fake, monkeypatch, size):
         page.query_one("#data", Input).value = "mine.txt"
         if size == (80, 24):
             await pilot.press("f6")
-        await sees(pilot, "mine.txt", "66B · 66 tokens", "seen 186k times", "seldom often")
+        await sees(pilot, "mine.txt", "66B · 66 tokens", "seen 40 times", "seldom often")
         page.query_one("#level", Knob).value = "word"
         await sees(pilot, "30.8% unknown", "<unk> Often often", "2 kinds")
         page.query_one("#max_iters", Input).value = "1"
+        await sees(pilot, "seen 80 times")  # and no more often, in whatever number of steps
+        page.query_one("#epochs", Input).value = "0"
         await sees(pilot, "seen 315 times")
         page.query_one("#data", Input).value = "somewhere"
         await sees(pilot, "is no file and no text")
@@ -925,6 +973,52 @@ def test_another_run_at_work_is_one_key_away(root, fake):
     drive(tui.Tui(root, root / "old", gpt=fake), script)
 
 
+@pytest.mark.parametrize(
+    "end, answer, flag, why",
+    [
+        ("time", "", "--max_minutes=2", "100%: its 1 minute is over"),
+        ("time", "0.5", "--max_minutes=1.5", "100%: its 1 minute is over"),
+        ("done", "", "--max_iters=400", "100%"),
+        ("done", "201", "--max_iters=201", "100%"),
+        ("patience", None, "--patience=0", "100%: no better for 5 evaluations"),
+    ],
+)
+def test_a_run_at_its_limit_is_resumed_with_another(root, fake, end, answer, flag, why):
+    folder = make_run(root / "mine", 200, end=end, most=1500, max_minutes=1, patience=5)
+    launched = []
+
+    async def script(pilot):
+        app = pilot.app
+        app.launch = lambda folder, flags: launched.append(flags)
+        await sees(pilot, "● done", why)
+        await pilot.press("r")
+        if answer is not None:
+            await until(pilot, lambda: isinstance(app.screen, Enter))
+            question = "how many minutes more?" if end == "time" else "to which step? It is at 200"
+            assert shows(pilot, question)
+            await pilot.press("0", "enter")
+            await sees(pilot, "a number, at least")
+            await pilot.press("escape", "r")
+            await until(pilot, lambda: isinstance(app.screen, Enter))
+            assert not launched
+            await pilot.press(*answer, "enter")
+        await until(pilot, lambda: launched)
+        assert launched == [["--resume", str(folder), flag]]
+
+    drive(tui.Tui(root, folder, gpt=fake), script)
+
+
+def test_the_legend_has_no_mark_without_words(root, fake):
+    make_run(root / "a", 300)
+
+    async def script(pilot):
+        await sees(pilot, "▒ each reading", "━ train, smoothed")
+        await pilot.press("m", "m")
+        await sees(pilot, "▒ each reading  ━ train  ● val")
+
+    drive(tui.Tui(root, root / "a", gpt=fake), script)
+
+
 # ---- time-lapse --------------------------------------------------------------------------------------------
 
 
@@ -1023,6 +1117,26 @@ def test_samples_are_stepped_through_played_and_slid(root, fake, size):
         await until(pilot, lambda: not shows(pilot, "words of 3 letters"))
 
     drive(tui.Tui(root, folder, gpt=fake), script, size)
+
+
+@pytest.mark.parametrize("steps", [0, 200])
+def test_the_samples_of_another_run_are_gone(root, fake, steps):
+    folder = make_run(root / "mine", steps, end="", most=400)
+
+    async def script(pilot):
+        app = pilot.app
+        await until(pilot, lambda: app.chosen and app.chosen.samples)
+        await pilot.press("t")
+        await sees(pilot, f"sample {steps} ", "lit")
+        app.launch(root / "new", ["--out_dir", str(root / "new")])
+        await sees(pilot, "No sample yet")
+        assert not shows(pilot, "sample 0") and not shows(pilot, "of 1") and not shows(pilot, "loss 4.")
+        await pilot.press("space", "left", "right", "home", "end")
+        lapse = app.page.query_one(TimeLapse)
+        await until(pilot, lambda: app.chosen.start and lapse.about[2] == app.chosen.part("train").get("level"))
+        app.chosen.process.kill()
+
+    drive(tui.Tui(root, folder, gpt=fake), script, (140, 40))
 
 
 # ---- Runs --------------------------------------------------------------------------------------------------
@@ -1153,7 +1267,7 @@ def test_what_the_chart_shows_is_exported(root, fake, key, mode):
         await pilot.press("e")
         await sees(pilot, "export what is shown")
         await pilot.press(key)
-        await until(pilot, lambda: list(root.glob("chart-*")))
+        await until(pilot, lambda: list(root.glob("chart-a <b>-2*")))
         text = next(root.glob("chart-*")).read_text()
         if key == "c":
             assert text.startswith("curve,steps,value,low,high\neach reading,10,")
@@ -1196,6 +1310,83 @@ def test_what_is_deleted_can_be_brought_back(root, fake):
         await pilot.press("x")
         await until(pilot, lambda: not list((root / ".trash").iterdir()))
         assert not app.page.check_action("empty", ())
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_the_last_run_deleted_comes_back_from_another_screen(root, fake):
+    make_run(root / "a")
+
+    async def script(pilot):
+        app = pilot.app
+        await pilot.press("f4")
+        await until(pilot, lambda: names(app) == ["a"])
+        await pilot.press("d", "y")
+        await sees(pilot, "No runs yet")
+        await pilot.press("f5")
+        await sees(pilot, "No model yet")
+        await pilot.press("f4")
+        await sees(pilot, "No runs yet", "u Undo")
+        assert not isinstance(app.focused, Input)
+        await pilot.press("u")
+        await until(pilot, lambda: names(app) == ["a"])
+        await pilot.press("enter")
+        await until(pilot, lambda: app.current_mode == "watch")
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_a_filter_that_leaves_nothing_says_so(root, fake):
+    make_run(root / "a")
+
+    async def script(pilot):
+        app = pilot.app
+        await pilot.press("f4")
+        await until(pilot, lambda: names(app) == ["a"])
+        await pilot.press("slash", *"zzz")
+        await sees(pilot, "Nothing matches zzz. esc shows all")
+        assert not app.page.query_one(Chart).display
+        await pilot.press("enter", "escape")
+        await until(pilot, lambda: names(app) == ["a"] and app.page.query_one(Chart).display)
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_all_runs_are_seen_in_the_smallest_terminal(root, fake):
+    for name in "nano-char-of-a-rather-long-name", "b":
+        make_run(root / name, 12340, most=20000, end="stopped")
+
+    async def script(pilot):
+        await pilot.press("f4")
+        table = pilot.app.page.query_one(DataTable)
+        await until(pilot, lambda: len(names(pilot.app)) == 2)
+        assert table.scrollable_content_region.height == 3
+        assert table.virtual_size.width <= 60 and shows(pilot, "…", "when▼")
+
+    drive(tui.Tui(root, gpt=fake), script, (60, 16))
+
+
+def test_what_does_not_compare_is_named_and_not_gone_through(root, fake):
+    make_run(root / "c", 100)
+    folder = make_run(root / "w", 100, age=9, level="word")
+    write_lines(folder, [{**line, "bits_per_byte": None} for line in lines_of(100, level="word")])
+
+    async def script(pilot):
+        app = pilot.app
+        await pilot.press("f4")
+        await until(pilot, lambda: set(names(app)) == {"c", "w"})
+        letter = "ab"[names(app).index("w")]
+        await pilot.press("home", "space", "down", "space")
+        title = f"bits per byte, by steps · {letter}: words have none · only bytes compare──"
+        await sees(pilot, title)
+        await pilot.press("v")
+        await sees(pilot, "gradient norm, by steps──")
+        await pilot.press("V", "V")
+        await sees(pilot, "tokens a second, by steps──")
+        await pilot.press("v")
+        await sees(pilot, f"bits per byte, by steps · {letter}: words have none──")
+        await pilot.press("space", "V")
+        await sees(pilot, "training loss, smoothed, by steps──")
 
     drive(tui.Tui(root, gpt=fake), script)
 
@@ -1341,7 +1532,7 @@ def test_the_keys_of_the_list_are_said(root, fake):
         await pilot.press("v")
         await sees(pilot, "training loss, smoothed, by step")
         await pilot.press("home", "space", "down", "space")  # of different levels: only bytes compare
-        await sees(pilot, "bits per byte, by step", "char and word")
+        await sees(pilot, "bits per byte, by step", "only bytes compare")
         table = app.page.query_one("#table", DataTable)
         await pilot.press("home")
         assert table.cursor_row == 0
@@ -1755,6 +1946,160 @@ def test_answers_are_kept_and_stepped_through(root, fake):
         await quiet(pilot, 4)
         await until(pilot, lambda: len(page.query(Turn)) == 1)
         assert page.turns[0].shown == "Once!" and not shows(pilot, "1/1")
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_a_chat_is_saved_where_its_run_is_by_now(root, fake):
+    make_run(root / "mine")
+
+    async def script(pilot):
+        app = pilot.app
+        await talking_a_little(pilot)
+        page = app.page
+        await pilot.press("f4", "n")
+        await until(pilot, lambda: isinstance(app.screen, Enter))
+        await pilot.press(*"new", "enter")
+        await until(pilot, lambda: (root / "new").is_dir() and "new" in names(app))
+        await pilot.press("f5")
+        await sees(pilot, "new best.pt")
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: list((root / "new").glob("chat-*.json")))
+        saved = json.loads(next((root / "new").glob("chat-*.json")).read_text())["turns"]
+        assert saved[0]["model"].endswith("new/best.pt")
+        await pilot.press("ctrl+l", "i")  # it is still the same model
+        await until(pilot, lambda: page.query_one(Inside).found)
+        shutil.rmtree(root / "new")
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: list(root.glob("chat-*.txt")))
+        notices = [notice.message for notice in app._notifications]
+        assert any(notice.startswith(str(root / "chat-")) for notice in notices)
+
+    drive(tui.Tui(root, gpt=fake), script, (140, 40), notifications=True)
+
+
+def test_answers_of_several_models_are_told_apart(root, fake):
+    make_run(root / "mine")
+    make_run(root / "other", age=9)
+
+    async def script(pilot):
+        await talking_a_little(pilot)
+        page = pilot.app.page
+        await pilot.press(*"Two", "enter")
+        await quiet(pilot, 2)
+        assert not shows(pilot, "step 300 · 12 tokens")  # there is one model only
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: list((root / "mine").glob("chat-*.json")))
+        assert next((root / "mine").glob("chat-*.txt")).read_text().startswith("Once w0")
+        await pilot.press("ctrl+o", *"other best", "enter")
+        await until(pilot, lambda: page.ready and "other" in page.ready["model"])
+        for count, text in (3, "Three"), (4, "Four"):
+            await pilot.press(*text, "enter")
+            await quiet(pilot, count)
+        reports = [str(turn.report.content) for turn in page.turns]
+        begin = [report.partition(" · ")[0] for report in reports]
+        assert begin == ["12 tokens", "12 tokens", "other best.pt, step 300", "12 tokens"]
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: list((root / "other").glob("chat-*.json")))
+        text = next((root / "other").glob("chat-*.txt")).read_text()
+        order = ["== mine best.pt, step 300 ==", "Once w0", "Two w0"]
+        order += ["== other best.pt, step 300 ==", "Three w0", "Four w0"]
+        assert [text.count(part) for part in order] == [1] * 6
+        assert sorted(order, key=text.index) == order
+        saved = json.loads(next((root / "other").glob("chat-*.json")).read_text())["turns"]
+        assert [Path(turn["model"]).parent.name for turn in saved] == ["mine", "mine", "other", "other"]
+        await pilot.press("ctrl+o", *"mine best", "enter")
+        await until(pilot, lambda: page.ready and "mine" in page.ready["model"])
+        await pilot.press("ctrl+r")  # of two answers to the same each says whose it is
+        await quiet(pilot, 5)
+        await sees(pilot, "2/2 (v) · mine best.pt, step 300 · 12 tokens")
+        await pilot.press("escape", "v")
+        await sees(pilot, "1/2 (v) · other best.pt, step 300 · 12 tokens")
+        await pilot.press("ctrl+g")  # and of one that two wrote both are named
+        await quiet(pilot, 6)
+        await sees(pilot, "other best.pt, step 300 and mine best.pt, step 300 · 12 tokens")
+
+    drive(tui.Tui(root, gpt=fake), script, (140, 40))
+
+
+def test_newer_weights_are_loaded_before_they_answer(root, fake):
+    folder = make_run(root / "mine")
+
+    async def script(pilot):
+        app = pilot.app
+        await talking_a_little(pilot)
+        page = app.page
+        await sees(pilot, "step 300 · val 2.456")
+        write_lines(folder, [{"kind": "eval", "step": 350, "val_loss": 1.5, "best": True}], "a")
+        (folder / "best.pt").write_bytes(b"better")
+        await until(pilot, lambda: app.chosen.in_file("best.pt") == (350, 1.5))
+        await pilot.press(*"Two", "enter")
+        await sees(pilot, "newer weights")
+        await quiet(pilot, 2)
+        assert [turn.shown for turn in page.turns] == ["Once", "Two"]
+        await sees(pilot, "step 350 · val 1.500", "mine best.pt, step 350 · 12 tokens")
+        await pilot.press("ctrl+l", "left")
+        page.point(page.turns[0], 5)
+        await pilot.press("i")
+        await until(pilot, lambda: "another model" in shown(page, "#inside"))
+        (folder / "best.pt").write_bytes(b"the best")
+        written = (folder / "best.pt").stat().st_mtime_ns
+        await pilot.press("f4", "c")  # who asks for that model gets what it is now
+        await until(pilot, lambda: page.voice.written == written and page.ready)
+
+    drive(tui.Tui(root, gpt=fake), script, (140, 40), notifications=True)
+
+
+def test_the_header_says_the_step_at_every_width(root, fake):
+    make_run(root / "a-rather-long-name-of-a-run")
+
+    async def script(pilot):
+        await talking_a_little(pilot)
+        await sees(pilot, "step 300 · val 2.456", "12/64")
+        await pilot.press("ctrl+t")
+        await until(pilot, lambda: not shows(pilot, "step 300 · val"))
+        await pilot.press("escape")
+        await sees(pilot, "step 300 · val 2.456", "context 12/64")
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_the_knobs_make_way_for_a_look_inside_where_it_is_narrow(root, fake):
+    make_run(root / "mine")
+
+    async def script(pilot):
+        await talking_a_little(pilot)
+        page = pilot.app.page
+        await pilot.press("ctrl+l", "ctrl+t", "f7")
+        await sees(pilot, "what came  ", "a head looks at", "head ")
+        assert not page.query_one("#controls").display
+        await pilot.press("ctrl+t")
+        await sees(pilot, "repetition penalty")
+        assert not page.query_one(Inside).display and not page.turns[0].looks
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_inside_is_offered_once_there_is_an_answer(root, fake):
+    make_run(root / "mine")
+
+    async def script(pilot):
+        app = pilot.app
+        await until(pilot, lambda: app.chosen)
+        await pilot.press("f5")
+        await until(pilot, lambda: app.page.ready)
+        await pilot.press("ctrl+l")
+        await until(pilot, lambda: app.page.xray)
+        await pilot.pause(0.2)
+        assert not shows(pilot, "f7 Inside")
+        await pilot.press(*"Once", "enter")
+        await quiet(pilot)
+        await sees(pilot, "f7 Inside")
+        await pilot.press("ctrl+n")
+        await until(pilot, lambda: not shows(pilot, "f7 Inside"))
+        assert not shows(pilot, "Again")
+        app.page.peek(Token(" a", 1.0, [(" a", 1.0), (" b", 0.0009)]))
+        assert "instead" not in shown(app.page, "#peek")
 
     drive(tui.Tui(root, gpt=fake), script)
 

@@ -160,6 +160,7 @@ class Tui(App):
         self.told_title = ""                     # what stands in the terminal's title
         self.gpus = []                           # lines about the GPUs, as nvidia-smi says
         self.wanted = None                       # the checkpoint that Chat shall open
+        self.renamed = []                        # (folder, its new name), for Chat, which talks to one
         self.catalog = None
         self.machine = ""                        # its name and memory
         self.wake = None                         # an event: look at the runs now
@@ -563,8 +564,9 @@ class Tui(App):
             for run in ours:
                 with contextlib.suppress(OSError):
                     self.stop_training(run)
-        if answer:
             self.exit()
+        elif answer:
+            self.exit(message=f"{names} goes on training. To watch it again: python tui.py")
 
     @work
     async def action_leave(self):

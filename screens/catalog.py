@@ -15,10 +15,7 @@ class Catalog:
     def recipe(self, preset, level=None):
         "All values of a preset at a level, and what it costs."
         about = self.presets.get(preset) or {}
-        values = about.get(level or about.get("level", "char"))
-        if not values:
-            return {}
-        return {**values, "vocab_size": self.fields["vocab_size"]["default"]}
+        return about.get(level or about.get("level", "char")) or {}
 
     def read(self, name, text):
         "What is typed -> a value of the field's type, or ValueError that says what was expected."

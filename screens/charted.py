@@ -24,14 +24,23 @@ CHART_KEYS = [
 
 class Charted(Page):
     """A page with a chart, whose keys work wherever the focus is, and with a run that other keys are about.
-    Which metrics it shows is in METRICS, which of these in .metric, and along what in .axis."""
+    Which metrics it can show is in METRICS, which was chosen in .metric, and along what in .axis."""
 
     axis = AXES[0]
     metric = ""
 
+    @property
+    def metrics(self):
+        "Those to choose from."
+        return list(self.METRICS)
+
+    @property
+    def shown_metric(self):
+        return self.metric
+
     def action_metric(self, by=1):
-        order = list(self.METRICS)
-        self.metric = order[(order.index(self.metric) + by) % len(order)]
+        order = self.metrics
+        self.metric = order[(order.index(self.shown_metric) + by) % len(order)]
         self.show()
 
     def action_axis(self):
@@ -46,13 +55,17 @@ class Charted(Page):
             self.notify("There is nothing in the chart yet", severity="warning")
             return
         answers = {"c": "CSV, the numbers", "s": "SVG, a picture that scales"}
-        if "loss" in self.metric:
+        if "loss" in self.shown_metric:
             answers["p"] = "PNG, the losses, by gpt.py plot (pip install matplotlib)"
         kind = await self.app.push_screen_wait(Ask("export what is shown", "As which file?", **answers))
         if not kind:
             return
         suffix = {"c": "csv", "s": "svg", "p": "png"}[kind]
-        path = self.app.root / time.strftime(f"chart-%Y%m%d-%H%M%S.{suffix}")
+        names = ["chart", time.strftime("%Y%m%d-%H%M%S")]
+        runs = self.meant()
+        if len(runs) == 1:
+            names.insert(1, runs[0].folder.name)
+        path = self.app.root / f"{'-'.join(names)}.{suffix}"
         trouble = ""
         try:
             if kind == "c":
@@ -60,8 +73,8 @@ class Charted(Page):
             elif kind == "s":
                 path.write_text(as_svg(chart, chart.border_title or self.metric), encoding="utf-8")
             else:
-                runs = [str(run.folder) for run in self.meant()]
-                code, _, said = await self.app.ask("plot", *runs, "--out", str(path))
+                folders = [str(run.folder) for run in runs]
+                code, _, said = await self.app.ask("plot", *folders, "--out", str(path))
                 trouble = said if code else ""
         except OSError as e:
             trouble = e.strerror

@@ -1,4 +1,5 @@
 """Chat, the fourth screen: begin a text, let the model go on, look at what it thought."""
+import itertools
 import json
 import os
 import time
@@ -92,6 +93,7 @@ look inside one: what each layer would have said, and where its heads looked. F6
     ]
 
     HIGH = 38                                    # rows from which there is room for Choice below the knobs
+    LEAST = 0.001                                # what was less likely is not worth a look
 
     def __init__(self):
         super().__init__()
@@ -174,6 +176,10 @@ look inside one: what each layer would have said, and where its heads looked. F6
         return any(voice.busy for voice in self.voices)
 
     def on_screen_resume(self):
+        while self.app.renamed:
+            old, new = self.app.renamed.pop(0)
+            for voice in self.voices:
+                voice.moved(old, new)
         path = self.app.wanted
         self.app.wanted = None
         chosen = self.app.chosen
@@ -183,6 +189,8 @@ look inside one: what each layer would have said, and where its heads looked. F6
                 path = self.app.file_of(chosen, chosen.checkpoints[0])
         if path and (path != self.path or not self.ready):
             self.voices[0].load(path)
+        elif path and not self.busy:
+            self.voices[0].catch_up()
         super().on_screen_resume()
 
     def flush(self):
@@ -279,6 +287,9 @@ look inside one: what each layer would have said, and where its heads looked. F6
             self.notify("It is still writing: esc stops it")
             return
         prompt = self.query_one(Prompt)
+        if prompt.text and not self.waits:       # what waited goes to what was loaded for it
+            for voice in self.voices:
+                voice.catch_up()
         able = [voice for voice in self.voices if voice.ready]
         if not able or any(voice.is_loading for voice in self.voices):
             self.waits = bool(prompt.text) and any(voice.is_loading for voice in self.voices)
@@ -309,8 +320,10 @@ look inside one: what each layer would have said, and where its heads looked. F6
             return bool(self.busy)
         if action == "leave":
             return not self.busy
-        if action in ("token", "inside"):
+        if action == "token":
             return self.xray
+        if action == "inside":
+            return self.is_inside or bool(self.xray and self.turns)
         if action == "look":
             return self.is_inside
         return True
@@ -373,6 +386,7 @@ look inside one: what each layer would have said, and where its heads looked. F6
             voice.used = 0
         self.point_nowhere()
         self.show()
+        self.refresh_bindings()
 
     # which models
 
@@ -450,6 +464,8 @@ look inside one: what each layer would have said, and where its heads looked. F6
         if not self.is_wide:
             chat.toggle_class("-knobs")
         opened = self.is_wide or chat.has_class("-knobs")
+        if chat.has_class("-knobs") and self.is_inside:  # there is no room for both
+            self.action_inside()
         self.query_one("#temperature" if opened else "#prompt").focus()
 
     # the X-ray
@@ -522,8 +538,10 @@ look inside one: what each layer would have said, and where its heads looked. F6
         if token.prob is None:
             parts.append("  no numbers")
         else:
-            parts.append(f" {token.prob:.1%}   instead: ")
-        others = [(text, prob) for text, prob in token.others if text != token.text]
+            parts.append(f" {token.prob:.1%}")
+        others = [(text, prob) for text, prob in token.others if text != token.text and prob >= self.LEAST]
+        if others:
+            parts.append("   instead: ")
         width = self.query_one("#peek").content_size.width or self.size.width - 2
         room = width - bits(*parts).cell_length
         for text, prob in others:
@@ -543,7 +561,10 @@ look inside one: what each layer would have said, and where its heads looked. F6
 
     def action_inside(self):
         self.is_inside = not self.is_inside
-        self.query_one("#chat").set_class(self.is_inside, "-inside")
+        chat = self.query_one("#chat")
+        chat.set_class(self.is_inside, "-inside")
+        if self.is_inside:                       # it needs the columns
+            chat.remove_class("-knobs")
         turns = self.voice.turns
         turn = self.pointed() or (turns[-1] if turns else None)
         if self.is_inside and turn and turn.tokens and not self.busy:
@@ -594,17 +615,24 @@ look inside one: what each layer would have said, and where its heads looked. F6
         self.app.copy(turns[-1].text())
 
     def action_save(self):
-        path = self.path.parent / time.strftime("chat-%Y%m%d-%H%M%S.txt")
-        texts = []
-        turns = []
+        "In the run's folder; where that was deleted, beside the other runs."
+        folder = self.path.parent if self.path.parent.is_dir() else self.app.root
+        path = folder / time.strftime("chat-%Y%m%d-%H%M%S.txt")
+        stretches = []                           # (whose, turns) of those that are of the same weights
         for voice in self.voices:
-            if len(self.voices) > 1:
-                texts.append(f"== {voice.path} ==")
-            for turn in voice.turns:
+            for whose, turns in itertools.groupby(voice.turns, Turn.whose):
+                stretches.append((whose, list(turns)))
+        texts = []
+        saved = []
+        for whose, turns in stretches:
+            if len(stretches) > 1:
+                texts.append(f"== {whose} ==")
+            for turn in turns:
                 texts.append(turn.shown + turn.text())
-                said = {"model": turn.model, "prompt": turn.sent, "reply": turn.text()}
-                turns.append({**said, "settings": turn.settings})
-        about = json.dumps({"turns": turns}, indent=1)
+                model = " and ".join(str(weights.path) for weights in turn.weights)
+                said = {"model": model, "step": turn.weights[-1].step, "prompt": turn.sent}
+                saved.append({**said, "reply": turn.text(), "settings": turn.settings})
+        about = json.dumps({"turns": saved}, indent=1)
         try:
             path.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
             path.with_suffix(".json").write_text(about, encoding="utf-8")

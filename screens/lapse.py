@@ -173,7 +173,7 @@ class TimeLapse(Vertical, can_focus=False):
 
     def __init__(self):
         super().__init__()
-        self.folder = None                       # of the run whose samples these are
+        self.about = None                        # whose samples these are: folder, data and level
         self.samples = []                        # (step, text), the oldest first
         self.losses = []                         # the validation loss at each of them, or None
         self.is_of_words = False                 # a model of words says none but words: its pairs are lit
@@ -193,13 +193,16 @@ class TimeLapse(Vertical, can_focus=False):
 
     def put(self, run):
         "Show this run's samples. Who looks at the newest goes on to do so when one more comes."
-        if run.folder != self.folder:
-            self.folder = run.folder
+        train = run.part("train")                # not known of a run that has just begun
+        about = run.folder, train.get("data", ""), train.get("level")
+        if about != self.about:
+            self.about = about
+            self.halt()
             self.samples = []
             self.words = set()
             self.source = ""
-            self.is_of_words = run.part("train").get("level") == "word"
-            self.learn_words(str(run.part("train").get("data", "")))
+            self.is_of_words = train.get("level") == "word"
+            self.learn_words(str(train.get("data", "")))
         follows = self.at >= len(self.samples) - 1
         newest = {}
         for step, text in run.samples:
@@ -225,11 +228,8 @@ class TimeLapse(Vertical, can_focus=False):
         slider = self.query_one(Slider)
         slider.values = self.losses
         slider.at = self.at
-        if not self.samples:
-            self.query_one("#now Words", Words).put(("No sample yet: the first comes with step 0.", DIM))
-            return
         count = len(self.samples)
-        for name, at, least in ("first", 0, 2), ("middle", self.at // 2, 3), ("now", self.at, 1):
+        for name, at, least in ("first", 0, 2), ("middle", self.at // 2, 3), ("now", self.at, 0):
             pane = self.query_one(f"#{name}")
             pane.set_class(count < least, "-again")  # it would show what another one shows
             self.show_sample(pane, name, at)
@@ -250,6 +250,10 @@ class TimeLapse(Vertical, can_focus=False):
             yield bits(head, *parts).truncate(width) + "\n"
 
     def show_sample(self, pane, name, at):
+        if not self.samples:
+            pane.border_title = pane.border_subtitle = ""
+            pane.query_one(Words).put(("No sample yet: the first comes with step 0.", DIM))
+            return
         step, text = self.samples[at]
         parts, known, of = lit(text.strip("\n"), self.words)
         title = f"step {step:,}"

@@ -11,13 +11,17 @@ from textual.binding import Binding
 from textual.widgets import DataTable, Input
 
 from runs import LIVE, METRICS, ago, along, clean, differing, fixed, number, short, size
-from screens.basics import COLORS, DIM, KEY, Words, best_loss, fit_for_a_name, hidden, written
+from screens.basics import (
+    COLORS, DIM, KEY, ROOMY, WIDE, Words, best_loss, fit_for_a_name, hidden, written,
+)
 from screens.chart import HUES, LETTERS, Chart, Curve
 from screens.charted import CHART_KEYS, Charted
 from screens.shared import Ask, Enter
 
-# narrow: shown at 80 columns, too; down: sorted with the largest first; form: a number's, right-aligned.
-Column = namedtuple("Column", "title narrow value down form")
+# width: the terminal's, from which it is shown; down: sorted with the largest first; form: a number's,
+# right-aligned.
+Column = namedtuple("Column", "title width value down form")
+SHORTEST_NAME = 12                               # columns that a run's name keeps where it is cut
 TRASH = ".trash"                                 # the folder beside the runs to which deleted ones go
 
 
@@ -76,7 +80,8 @@ class Runs(Charted):
 marked, the chart shows the one under the cursor. A click on a column's title sorts by it."""
     CSS = """
     Runs {
-        #filter { display: none; }
+        #filter:disabled { display: none; }
+        #table { scrollbar-size-horizontal: 0; }
         #overlay { border-top: solid $foreground 15%; border-title-color: $text-accent; }
         #none { display: none; padding: 1 3; height: 1fr; }
         #differs { height: auto; padding: 0 1; border-top: solid $foreground 15%; text-wrap: nowrap; }
@@ -98,17 +103,17 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         *CHART_KEYS,
     ]
     COLUMNS = [
-        Column("run", True, lambda run: run.name.lower(), False, None),
-        Column("state", True, lambda run: run.state, False, None),
-        Column("preset", False, lambda run: configured(run, "preset"), False, None),
-        Column("level", False, lambda run: configured(run, "level"), False, None),
-        Column("data", False, lambda run: Path(configured(run, "data")).name, False, None),
-        Column("weights", False, lambda run: run.weights, True, short),
-        Column("steps", True, lambda run: run.step, True, "{:,}".format),
-        Column("best", True, best_loss, False, fixed),
-        Column("b/byte", True, best_bits, False, fixed),
-        Column("tok/s", True, lambda run: run.speed, True, short),
-        Column("when", True, lambda run: run.when, True, None),
+        Column("run", 0, lambda run: run.name.lower(), False, None),
+        Column("state", 0, lambda run: run.state, False, None),
+        Column("preset", WIDE, lambda run: configured(run, "preset"), False, None),
+        Column("level", WIDE, lambda run: configured(run, "level"), False, None),
+        Column("data", WIDE, lambda run: Path(configured(run, "data")).name, False, None),
+        Column("weights", WIDE, lambda run: run.weights, True, short),
+        Column("steps", 0, lambda run: run.step, True, "{:,}".format),
+        Column("best", 0, best_loss, False, fixed),
+        Column("b/byte", ROOMY, best_bits, False, fixed),
+        Column("tok/s", ROOMY, lambda run: run.speed, True, short),
+        Column("when", 0, lambda run: run.when, True, None),
     ]
     METRICS = METRICS
     PER_TOKEN = "validation loss", "training loss, smoothed", "gap: validation - training"
@@ -126,10 +131,10 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         self.drawn = None                        # what the table shows
 
     def body(self):
-        yield Words(id="none")
         filter_words = "filter: words of name, state, preset, level or data"
-        yield Input(placeholder=filter_words, id="filter", compact=True)
+        yield Input(placeholder=filter_words, id="filter", compact=True, disabled=True)
         yield RunTable(id="table", cursor_type="row", zebra_stripes=False, cell_padding=1)
+        yield Words(id="none")
         yield Chart("no such numbers yet", id="overlay")
         yield Words(id="differs")
 
@@ -140,7 +145,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         return next(column for column in self.COLUMNS if column.title == title)
 
     def columns(self):
-        return [column for column in self.COLUMNS if column.narrow or self.is_wide]
+        return [column for column in self.COLUMNS if column.width <= self.size.width]
 
     @property
     def goes_down(self):
@@ -176,48 +181,78 @@ marked, the chart shows the one under the cursor. A click on a column's title so
             return marked
         return [self.run] if self.run else []
 
+    @property
+    def differ_in_tokens(self):
+        "Whether the runs that are meant are of several levels: then only bytes compare."
+        return len({configured(run, "level") for run in self.meant()}) > 1
+
+    @property
+    def metrics(self):
+        return [name for name in METRICS if not (self.differ_in_tokens and name in self.PER_TOKEN)]
+
+    @property
+    def shown_metric(self):
+        return self.metric if self.metric in self.metrics else "bits per byte"
+
     # what is shown
 
     @on(Input.Changed, "#filter")
     def show(self):
         super().show()
-        nothing = not self.app.runs
         table = self.query_one(DataTable)
-        none = self.query_one("#none", Words)
-        none.display = nothing
-        table.display = not nothing
-        self.query_one(Chart).display = not nothing
-        self.query_one("#differs").display = False
-        none.put(
-            ("No runs yet", "bold"), f" in {clean(self.app.root.absolute())}\n\n",
-            ("1", KEY), " chooses a preset: nano takes a minute or two.\nElsewhere: ",
-            ("python tui.py --runs FOLDER", "bold"), ", or one run: ", ("python tui.py RUN", "bold"),
-        )
+        table.display = bool(self.app.runs)
         here = self.run
         self.marked = [folder for folder in self.marked if folder in self.app.runs]
         self.listed = self.found()
         columns = self.columns()
         rows = [self.cells(run, columns) for run in self.listed]
         titles = [column.title for column in columns]
-        drawn = titles, self.by, self.backwards, [[cell.markup for cell in row] for row in rows]
+        drawn = self.size.width, titles, self.by, self.backwards, [[cell.markup for cell in row] for row in rows]
         if drawn != self.drawn:
             self.drawn = drawn
             self.fill(table, columns, rows)
             if here in self.listed:
                 table.move_cursor(row=self.listed.index(here))
         self.show_chart()
+        self.show_none()
+
+    def show_none(self):
+        "In place of the chart, where no run is listed: why."
+        none = self.query_one("#none", Words)
+        none.display = not self.listed
+        self.query_one(Chart).display = bool(self.listed)
+        if self.listed:
+            return
+        self.query_one("#differs").display = False
+        if self.app.runs:
+            wanted = clean(self.query_one("#filter", Input).value.strip())
+            none.put(f"Nothing matches {wanted}. ", ("esc", KEY), " shows all runs.")
+            return
+        none.put(
+            ("No runs yet", "bold"), f" in {clean(self.app.root.absolute())}\n\n",
+            ("1", KEY), " chooses a preset: nano takes a minute or two.\nElsewhere: ",
+            ("python tui.py --runs FOLDER", "bold"), ", or one run: ", ("python tui.py RUN", "bold"),
+        )
 
     def fill(self, table, columns, rows):
         table.clear(columns=True)
         table.styles.height = min(len(rows) + 1, max(3, self.size.height // 2))
+        titles = []
+        widths = []
         for i, column in enumerate(columns):
             title = column.title
             if title == "run":
                 title = f"  {title}"             # below the letter of the overlay
             if column.title == self.by:
                 title += "▼" if self.goes_down else "▲"
-            widths = [Text(title).cell_len, *(row[i].cell_len for row in rows)]
-            table.add_column(Text(title), key=column.title, width=max(widths))
+            titles.append(Text(title))
+            widths.append(max(cell.cell_len for cell in [titles[i], *(row[i] for row in rows)]))
+        over = sum(widths) + 2 * len(widths) + 1 - self.size.width  # 1: the scroll bar's
+        widths[0] = min(widths[0], max(SHORTEST_NAME, widths[0] - over))
+        for row in rows:
+            row[0].truncate(widths[0], overflow="ellipsis")
+        for column, title, width in zip(columns, titles, widths):
+            table.add_column(title, key=column.title, width=width)
         for run, row in zip(self.listed, rows):
             table.add_row(*row, key=str(run.folder))
 
@@ -260,21 +295,23 @@ marked, the chart shows the one under the cursor. A click on a column's title so
     @on(DataTable.RowHighlighted)
     def show_chart(self):
         runs = self.meant()
-        levels = {configured(run, "level") for run in runs}
-        which = self.metric
-        if len(levels) > 1 and which in self.PER_TOKEN:  # their tokens differ, so only bytes compare
-            which = "bits per byte"
+        which = self.shown_metric
         curves = []
+        title = [f"{which}, by {self.axis}"]
         for i, run in enumerate(runs):
             x = along(run, self.axis)
             points = [(x(step), y) for step, y in METRICS[which](run)]
+            if not points and len(runs) > 1:
+                are_words = configured(run, "level") == "word"  # which can't spell rare ones
+                why = "words have none" if are_words and which == "bits per byte" else "none"
+                title.append(f"{LETTERS[i % 6]}: {why}")
             is_here = run is self.run and len(runs) > 1
             curves.append(Curve(run.name[:24], str(i % 6), points, "strong" if is_here else "line"))
         curves.sort(key=lambda curve: curve.look == "strong")  # what is drawn last covers the others
         chart = self.query_one(Chart)
-        chart.border_title = f"{which}, by {self.axis}"
         if which != self.metric:
-            chart.border_title += f" (levels {' and '.join(sorted(levels))}: loss per token does not compare)"
+            title.append("only bytes compare")
+        chart.border_title = " · ".join(title)
         chart.plot(curves, unit=self.axis)
         self.show_differences(runs)
 
@@ -342,7 +379,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
 
     def action_filter(self):
         box = self.query_one("#filter")
-        box.display = True
+        box.disabled = False                     # which shows it; what is hidden only would get the focus
         box.focus()
 
     @on(Input.Submitted, "#filter")
@@ -351,7 +388,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
 
     def action_clear(self):
         box = self.query_one("#filter", Input)
-        box.display = False
+        box.disabled = True
         box.value = ""
         self.query_one(DataTable).focus()
 
@@ -433,6 +470,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
             self.notify(f"can't rename: {e.strerror}", severity="error")
             return
         self.marked = [new if folder == run.folder else folder for folder in self.marked]
+        self.app.renamed.append((run.folder, new))
         self.app.forget(run)
         self.app.look_at(new)
         self.show()

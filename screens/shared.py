@@ -194,6 +194,14 @@ class Pick(Box):
     def on_mount(self):
         self.on_input_changed()
 
+    def add(self, options):
+        "More to choose from, which was not known at once."
+        self.options += options
+        if self.is_attached:
+            at = self.list.highlighted
+            self.on_input_changed()
+            self.list.highlighted = at
+
     def on_input_changed(self):
         typed = self.query_one(Input).value
         words = typed.lower().split()

@@ -3,6 +3,7 @@ import asyncio
 import contextlib
 import glob
 import json
+import math
 import os
 import re
 import shlex
@@ -24,7 +25,9 @@ from screens.catalog import LIMITS
 from screens.shared import Ask, Field, Knob, Page, Pick
 from screens.texts import Browse, Preview
 
+NO_BREAK = "\N{NO-BREAK SPACE}"
 LONG_HOURS = 2                                   # from which a training is no longer promised in green
+TEXTS = ".txt", ".md", ".jsonl", ".csv"          # files that are likely to be meant
 NOWHERE = "is no file and no text that can be fetched. ctrl+o lists those"
 
 # What the knobs of a training do, for who turns them for the first time. The others have only their help.
@@ -37,6 +40,8 @@ LESSONS = {
     "max_iters": "How many steps. In each the model sees a batch of passages and is corrected once. The "
                  "learning rate falls to its end along these steps, so a longer run is another run from its "
                  "first step on.",
+    "epochs": "How many times it may read the text. One that is short is learned by heart if it is read too "
+              "often: then what it writes on a new page is worse, not better. 0: the steps decide.",
     "max_minutes": "How long it may take. The learning rate falls with the clock, and the run ends well "
                    "whatever this machine is busy with. 0: the steps decide.",
     "batch_size": "How many passages a step learns from. More: a steadier way down, but each step takes that "
@@ -85,7 +90,7 @@ model gets it: a block is a token."""
         #hint.-bad { color: $text-error; }
         #command { width: 1fr; height: auto; max-height: 3; color: $text-success; }
         #go { height: auto; }
-        #estimate { width: 1fr; height: auto; max-height: 2; }
+        #estimate { width: 1fr; height: auto; max-height: 2; padding-right: 1; }
         #start { width: 14; min-width: 14; }
         #broken { display: none; height: 1fr; padding: 1 3; }
         &.-broken #choose, &.-broken #order { display: none; }
@@ -104,9 +109,9 @@ model gets it: a block is a token."""
         Binding("r", "reload", "Read again"),
         Binding("e", "edit", "Edit the file"),
     ]
-    COMMON = ("max_iters", "max_minutes", "batch_size", "learning_rate", "dropout", "eval_interval")
-    COSTLY = {"n_layer", "n_head", "n_embd", "block_size", "batch_size", "micro_batch", "vocab_size"}
-    WORK = ("parameters", "batch_size", "block_size", "max_iters", "max_minutes")  # how much there is to do
+    COMMON = (*LIMITS, "batch_size", "learning_rate", "dropout", "eval_interval")
+    COSTLY = {"n_layer", "n_head", "n_embd", "block_size", "batch_size", "micro_batch", "vocab_size", "data"}
+    WORK = ("batch_size", "block_size", *LIMITS)  # how much there is to do
     HARMLESS = {"run", "data", "eval_interval", "sample_every", "sample_prompt", "sample_tokens",
                 "log_interval", "save_minutes", "keep", "threads", "tracker"}  # to the loss it comes to
     ELSEWHERE = ("preset", "presets", "level", "data", "out_dir", "resume")  # not among the advanced
@@ -116,8 +121,10 @@ model gets it: a block is a token."""
         self.preset = ""
         self.drawn = None                        # the presets' columns, and the speeds they go by
         self.edited = {}                         # field: what was typed
+        self.is_own_level = False                # whether somebody chose it; else it is the preset's
         self.found = {}                          # field: what is wrong
         self.cost = {}                           # of what was edited, as gpt.py says; {}: not asked
+        self.costs = {}                          # flags: the same, of all that was asked for
         self.looked_at = {}                      # flags that say which text: what gpt.py says of it
 
     def body(self):
@@ -193,22 +200,32 @@ model gets it: a block is a token."""
         with self.prevent(DataTable.RowHighlighted):
             table.clear(columns=True)
         for title in titles:
-            table.add_column(title)
+            table.add_column(title, key=title)
         catalog = self.app.catalog
         presets = catalog.presets if catalog else self.names_at_once()
         for name, about in presets.items():
-            cost = catalog.recipe(name) if catalog else {}
-            cells = {
-                "preset": Text(clean(name), "bold"),
-                "weights": Text(short(number(cost.get("parameters"))), justify="right"),
-                "memory": Text(size(number(cost.get("memory"))), justify="right"),
-                "here": self.verdict(cost),
-                "context": Text(str(cost.get("block_size", "—")), justify="right"),
-                "for": Text(clean(about.get("for", ""))),
-            }
+            cells = self.cells(name, about, catalog.recipe(name) if catalog else {})
             table.add_row(*[cells[title] for title in titles], key=name)
         if self.preset in presets:
             table.move_cursor(row=list(presets).index(self.preset))
+
+    def cells(self, name, about, cost):
+        "What the table says of a preset, by column."
+        return {
+            "preset": Text(clean(name), "bold"),
+            "weights": Text(short(number(cost.get("parameters"))), justify="right"),
+            "memory": Text(size(number(cost.get("memory"))), justify="right"),
+            "here": self.verdict(cost),
+            "context": Text(str(cost.get("block_size", "—")), justify="right"),
+            "for": Text(clean(about.get("for", ""))),
+        }
+
+    def renew_row(self):
+        "Another level, another text: the chosen preset takes something else."
+        table = self.query_one("#recipes", DataTable)
+        cells = self.cells(self.preset, self.app.catalog.presets[self.preset], self.base())
+        for title in self.titles():
+            table.update_cell(self.preset, title, cells[title])
 
     def names_at_once(self):
         "The presets by name: to say what they take costs gpt.py a moment."
@@ -233,17 +250,25 @@ model gets it: a block is a token."""
                 hue = "warning"
         return Text(word, self.app.color(f"text-{hue}"))
 
-    def time_for(self, values):
+    def time_for(self, values, in_text=None):
         "-> the seconds that such a training takes here, about, and how that is known; or None."
-        work = {name: number(values.get(name)) or 0 for name in self.WORK}
-        if work["max_minutes"]:
-            return work["max_minutes"] * 60, ""
-        steps = work["max_iters"]
+        minutes = number(values.get("max_minutes"))
+        if minutes:
+            return minutes * 60, ""
+        tokens = self.tokens_to_see(values, in_text)
         flops = number(values.get("flops_per_token"))
         speed, how = self.app.speed_for(flops, number(values.get("usual_flops_per_s")))
-        if not steps or not flops or not speed:
+        if not tokens or not flops or not speed:
             return None, ""
-        return steps * work["batch_size"] * work["block_size"] * flops / speed, how
+        return tokens * flops / speed, how
+
+    def tokens_to_see(self, values, in_text=None):
+        "In the planned steps, or, where that is less, in so many passes over a text of a known length."
+        work = {name: number(values.get(name)) or 0 for name in self.WORK}
+        tokens = work["max_iters"] * work["batch_size"] * work["block_size"]
+        if work["epochs"] and in_text:
+            tokens = min(tokens or math.inf, work["epochs"] * in_text)
+        return tokens
 
     def broken(self, message):
         "Instead of all else: what is wrong with presets.json, and where."
@@ -307,6 +332,7 @@ model gets it: a block is a token."""
         "Another preset: its level and its values. The data stays."
         self.preset = preset
         self.cost = {}
+        self.is_own_level = False
         self.edited = {name: text for name, text in self.edited.items() if name == "data"}
         about = self.app.catalog.presets[preset]
         with self.prevent(Knob.Changed):
@@ -336,7 +362,7 @@ model gets it: a block is a token."""
         base = {**self.base(), "run": self.fresh_name()}
         with self.prevent(Input.Changed, Knob.Changed):
             for box in self.boxes():
-                if box.id != "level":
+                if box.id != "level" and not box.has_focus:  # what is being typed is not taken away
                     box.value = self.edited.get(box.id, written(base.get(box.id, "")))
         self.check()
 
@@ -354,6 +380,8 @@ model gets it: a block is a token."""
 
     @on(Knob.Changed, "#level")
     def another_level(self):
+        self.is_own_level = True
+        self.renew_row()
         self.fill()
 
     @on(Input.Changed)
@@ -397,8 +425,15 @@ model gets it: a block is a token."""
             found["data"] = f"data: there is no {data}"
         return found
 
+    @property
+    def goes_by_rule(self):
+        "Whether size, steps and, unless somebody chose it, level follow from text and minutes."
+        return "rule" in self.app.catalog.presets[self.preset]
+
     def flags(self):
         given = {"preset": self.preset, "level": self.level, **self.edited}
+        if self.goes_by_rule and not self.is_own_level:
+            given.pop("level")
         given.pop("run", None)
         if any(name in self.edited for name in LIMITS):
             texts = self.texts()                 # one of them unsets the others: so name all
@@ -433,7 +468,7 @@ model gets it: a block is a token."""
 
     def is_costly(self):
         "Whether what was edited changes size or memory."
-        return not self.COSTLY.isdisjoint(self.edited)
+        return self.goes_by_rule or not self.COSTLY.isdisjoint(self.edited)
 
     def hint(self):
         "What is wrong with the field that has the focus, or with another; else what the field is."
@@ -480,26 +515,44 @@ model gets it: a block is a token."""
         await asyncio.sleep(0.4)                 # each key typed meanwhile begins it anew
         if not self.has_form:
             return
-        without_folder = self.flags()[:-2]
-        code, out, _ = await self.app.ask("presets", "--json", *without_folder)
-        if code != 0 or not self.has_form:
-            return
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            self.cost = json.loads(out)["presets"][self.preset][self.level]
-            self.estimate()
+        flags = tuple(self.flags()[:-2])         # without the folder
+        if flags not in self.costs:
+            code, out, _ = await self.app.ask("presets", "--json", *flags)
+            if code != 0 or not self.has_form:
+                return
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                self.costs[flags] = json.loads(out)["presets"][self.preset]
+                if self.goes_by_rule:
+                    self.take_recipe(self.costs[flags])
+        self.cost = self.costs.get(flags, {}).get(self.level, {})
+        self.estimate()
+
+    def take_recipe(self, about):
+        "What the rule makes of this text and these minutes stands in the fields, as if it were a preset."
+        recipe = self.app.catalog.presets[self.preset]
+        for level in self.app.catalog.fields["level"]["choices"]:
+            typed = {name: recipe[level][name] for name in self.edited if name in recipe[level]}
+            recipe[level] = {**recipe[level], **about.get(level, {}), **typed}  # what is typed stays an edit
+        if not self.is_own_level:
+            with self.prevent(Knob.Changed):
+                self.query_one("#level", Knob).value = about["level"]
+        self.renew_row()
+        self.fill()
 
     def estimate(self):
         base = {**self.base(), **self.cost}
         needs = number(base.get("memory"))
         memory = number(self.app.catalog.device.get("memory"))
         fits = ("does not fit", "bold $text-error")
-        seconds, how = self.time_for({**base, **self.numbers()})
+        seconds, how = self.time_for({**base, **self.numbers()}, self.tokens_in_text())
         is_long = seconds and seconds > LONG_HOURS * 3600
         if base.get("fits"):
             fits = ("fits", "bold $text-warning" if is_long else "bold $text-success")
         parts = []
         if self.is_costly() and not self.cost:
-            parts.append("unedited: ")
+            parts.append("before your changes: ")
+        if self.goes_by_rule:
+            parts.append("about ")
         parts.append((short(number(base.get("parameters"))), "bold"))
         parts.append(f" weights · {size(needs)} of {size(memory)} ")
         values = self.numbers()
@@ -508,7 +561,8 @@ model gets it: a block is a token."""
         if seconds:
             about = "about " if how else ""
             look = "bold $text-warning" if is_long else "bold"
-            parts += [" · ", (f"{about}{in_words(seconds)}", look), how]
+            time = in_words(seconds).replace(" ", NO_BREAK)
+            parts += [" · ", (f"{about}{time}", look), how]
         self.query_one("#estimate", Words).put(*parts, *self.expected(base))
 
     def expected(self, base):
@@ -564,9 +618,13 @@ model gets it: a block is a token."""
             self.query_one(Preview).put((f"reading {clean(data)} …", DIM))
             self.ask_about_data(flags)
             return
-        work = {name: value or 0 for name, value in self.numbers().items()}
-        seen = work["max_iters"] * work["batch_size"] * work["block_size"]
+        seen = self.tokens_to_see(self.numbers(), about.get("tokens"))
         self.query_one(Preview).tell(data, about, seen)
+        self.estimate()
+
+    def tokens_in_text(self):
+        "Of the text that is named, if that is known by now."
+        return self.looked_at.get(self.data_flags(), {}).get("tokens")
 
     @work(exclusive=True, group="look")
     async def ask_about_data(self, flags):
@@ -656,15 +714,22 @@ model gets it: a block is a token."""
     @work
     async def action_data(self):
         options = [("", bits(("browse …", KEY), "  a file of your own"))]
-        for name, about in (await self.app.corpora()).items():
-            options.append((name, bits((f"{name:16}", "bold"), (about, DIM))))
+        for path in sorted(Path().glob("*")):
+            if path.suffix.lower() in TEXTS and path.is_file():
+                options.append((path.name, bits((f"{clean(path.name):16} ", "bold"), ("in this folder", DIM))))
         pick = Pick("data: choose, or paste a path", options, paths=True)
+        self.add_corpora(pick)                   # to know them takes a moment, in which one can type
         name = await self.app.push_screen_wait(pick)
         if name == "":
             name = await self.app.push_screen_wait(Browse())
         if name:
             self.query_one("#data", Input).value = name
             self.query_one("#data").focus()
+
+    @work
+    async def add_corpora(self, pick):
+        corpora = await self.app.corpora()
+        pick.add([(name, bits((f"{name:16} ", "bold"), (about, DIM))) for name, about in corpora.items()])
 
     def action_copy(self):
         self.app.copy(self.command())

@@ -27,6 +27,14 @@ ATTENTION = [
 Token = namedtuple("Token", "text prob others id", defaults=[None])
 
 
+class Weights(namedtuple("Weights", "path step")):
+    "A checkpoint as it was loaded: training writes others of later steps to the same file."
+
+    def __str__(self):
+        step = "" if self.step is None else f", step {self.step:,}"
+        return f"{self.path.parent.name} {self.path.name}{step}"
+
+
 def surprise(prob):
     return next(look for limit, look in SURPRISES if prob < limit)
 
@@ -64,7 +72,8 @@ class Turn(Vertical):
         self.versions = [self]                   # all answers to this, of which one is shown
         self.voice = None                        # whose conversation it is in
         self.settings = {}
-        self.model = ""                          # the checkpoint that answers
+        self.weights = []                        # whose answer it is: of two Weights, if another one went on
+        self.says_whose = False                  # whether the report names them
         self.requests = []                       # (first token, prompt) of each that was sent to it
         self.asked = 0.0                         # when
         self.stopping = None                     # since when
@@ -80,6 +89,9 @@ class Turn(Vertical):
         version.versions = self.versions
         self.versions.append(version)
         return version
+
+    def whose(self):
+        return clean(" and ".join(map(str, self.weights)))
 
     def text(self, first=0, last=None):
         return "".join(token.text for token in self.tokens[first:last])
@@ -173,4 +185,6 @@ class Turn(Vertical):
         which = ""
         if len(self.versions) > 1:
             which = f"{self.versions.index(self) + 1}/{len(self.versions)} (v) · "
+        if self.says_whose:
+            which += f"{self.whose()} · "
         self.report.put((f"{which}{text}", "$foreground 50%"))

@@ -1,4 +1,5 @@
 """A checkpoint to talk to and the conversation with it. Chat has one or two of them."""
+import contextlib
 import time
 
 from textual.containers import Vertical, VerticalScroll
@@ -7,7 +8,7 @@ from textual.message import Message
 from runs import clean, fixed, number
 from screens.basics import DIM, KEY, Words, ends
 from screens.talk import DEAF_SECONDS, SETTINGS, Talk
-from screens.turn import Turn
+from screens.turn import Turn, Weights
 
 
 class Voice(Vertical):
@@ -30,9 +31,6 @@ class Voice(Vertical):
         "cancelled": "stopped",
     }
 
-    BROAD = 58                                   # columns from which there is room for a bar
-    SLIM = 40                                    # and with less the name needs all of them
-
     class Changed(Message):
         "It was loaded, failed, or ended an answer."
 
@@ -41,6 +39,7 @@ class Voice(Vertical):
         self.differs = differs or {}             # settings of its own, whatever the knobs say
         self.talk = None                         # a Talk
         self.path = None                         # of the checkpoint
+        self.written = None                      # when the file that is loaded was written
         self.ready = None                        # what the model said of itself when it was loaded
         self.file = None, None                   # the step and the loss of the file that is loaded
         self.trouble = ""
@@ -65,6 +64,9 @@ class Voice(Vertical):
     def on_unmount(self):
         self.talk.kill()
 
+    def on_resize(self):
+        self.show_model()
+
     @property
     def turns(self):
         "Of what was asked the version that is shown."
@@ -76,8 +78,34 @@ class Voice(Vertical):
 
     # the model
 
+    @property
+    def weights(self):
+        return Weights(self.path, self.file[0])
+
+    def last_written(self):
+        with contextlib.suppress(OSError):
+            return self.path.stat().st_mtime_ns
+
+    def catch_up(self):
+        "Load the file once more if training has written to it since."
+        if self.ready and self.last_written() not in (None, self.written):
+            self.notify(f"{self.path.name} has newer weights: loading them")
+            self.load(self.path)
+
+    def moved(self, old, new):
+        "The folder of a run has another name."
+
+        def there(path):
+            return new / path.name if path.parent == old else path
+
+        if self.path:
+            self.path = there(self.path)
+        for turn in self.query(Turn):
+            turn.weights = [weights._replace(path=there(weights.path)) for weights in turn.weights]
+
     def load(self, path):
         self.path = path
+        self.written = self.last_written()
         self.ready = None
         self.trouble = ""
         self.used = 0
@@ -193,25 +221,29 @@ class Voice(Vertical):
             return
         name = f"{clean(self.path.parent.name)} "
         own = "".join(f"{s.said} {self.differs[s.name]:g} " for s in SETTINGS if s.name in self.differs)
-        fullness, color = self.context()
-        room = width - len(name + self.path.name + own + fullness)
-        fitting = (about for about in self.about_model() if len(about) < room)
+        room = width - len(name + self.path.name + own)
+        abouts = self.about_model()
+        fullnesses, color = self.context()
+        fitting = (text for text in fullnesses if len(abouts[1] + text) < room)
+        fullness = next(fitting, fullnesses[-1])
+        fitting = (text for text in abouts if len(text + fullness) < room)
         about = next(fitting, "")
         left = [(name, "bold"), (own, "$text-accent"), self.path.name, (about, DIM)]
         line.put(ends(width, left, [(fullness, color)]))
 
     def about_model(self):
-        "What there is to say of it, the longest first."
+        "What there is to say of it: all, what is worth more than a bar of the context, the least."
         if not self.ready:
-            return []
+            return "", "", ""
         level = f"  {clean(self.ready.get('level', ''))}"
         step, loss = self.file
         if step is None:
-            return [level]
-        trained = f"  step {step:,}"
+            return level, level, ""
+        at = f"  step {step:,}"
+        trained = at
         if loss is not None:
             trained += f" · val {fixed(loss)}"
-        return [f"{level} ·{trained[1:]}", trained, level]
+        return f"{level} ·{trained[1:]}", trained, at
 
     def step_and_loss(self):
         """Of the file as it was loaded: training may have gone on since. The model itself knows best, but of
@@ -227,21 +259,18 @@ class Voice(Vertical):
         return int(step), loss
 
     def context(self):
-        "-> a bar of how full it is, and its colour."
+        "-> how full it is, the longest form first, and its colour."
         size = number((self.ready or {}).get("block_size"))
         if not size:
-            return "", "$text-success"
+            return [""], "$text-success"
         used = min(self.used, size)
         filled = round(12 * used / size)
-        bar = f"context {'█' * filled}{'░' * (12 - filled)} {used}/{size} "
-        forgets = self.used > size
-        if self.size.width < self.BROAD:
-            bar = f"{used}/{size} " if self.size.width < self.SLIM else f"context {used}/{size} "
-            if forgets:
-                bar = f"forgets {used}/{size} "
-        elif forgets:
-            bar = f"forgets its beginning  {bar}"
-        return bar, "$text-warning" if forgets else "$text-success"
+        numbers = f"{used}/{size} "
+        bar = f"context {'█' * filled}{'░' * (12 - filled)} {numbers}"
+        if self.used > size:
+            why = "forgets its beginning "
+            return [f"{why} {bar}", f"{why}{numbers}", f"forgets {numbers}"], "$text-warning"
+        return [bar, f"context {numbers}", numbers], "$text-success"
 
     # asking
 
@@ -263,8 +292,8 @@ class Voice(Vertical):
         self.busy = turn
         turn.asked = time.monotonic()
         turn.stopping = None
-        turn.model = str(self.path)
         turn.settings = {**settings, **self.differs}
+        self.sign(turn)
         prompt = turn.sent + turn.text()
         turn.requests.append((len(turn.tokens), prompt))
         request = {"id": self.count, "prompt": prompt, "probs": True, **turn.settings}
@@ -273,6 +302,15 @@ class Voice(Vertical):
         self.talk.say(**request)
         turn.tell("thinking …")
         self.query_one("#said").scroll_end(animate=False)
+
+    def sign(self, turn):
+        "It is an answer of these weights. It says so if the turn before or another answer is of others."
+        if self.weights not in turn.weights:
+            turn.weights.append(self.weights)
+        compared = [*self.turns[-2:-1], *turn.versions]
+        all_weights = {weights for other in compared for weights in other.weights}
+        for version in turn.versions:
+            version.says_whose = len(all_weights) > 1
 
     def stop(self):
         if not self.busy.stopping:
@@ -308,7 +346,7 @@ class Voice(Vertical):
         token = turn.tokens[at]
         if token.id is None:
             return "It is the rest of a character and no token of its own."
-        if turn.model != str(self.path) or not self.ready:
+        if turn.weights != [self.weights] or not self.ready:
             return "It was said by another model than the one that is loaded."
         prompt, said = turn.said_before(at)
         self.looking = f"inside {id(turn)} {at}"

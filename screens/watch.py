@@ -14,11 +14,13 @@ from textual.widgets import Input
 from runs import (
     LIVE, METRICS, ago, along, clean, clock, fixed, loss_points, number, short, size, smooth, val_points,
 )
-from screens.basics import COLORS, DIM, KEY, SHAPE, Words, as_flags, bits, ends, hidden, spark, written
+from screens.basics import (
+    COLORS, DIM, KEY, SHAPE, Words, as_flags, bits, ends, hidden, number_of, spark, written,
+)
 from screens.chart import Chart, Curve
 from screens.charted import CHART_KEYS, Charted
 from screens.lapse import TimeLapse
-from screens.shared import Ask
+from screens.shared import Ask, Enter
 
 SMOOTHING = {0.05: "light", 0.15: "strong", 0: "off"}  # share of the way that smooth() looks back
 BAD_NEWS = re.compile(r"error|exception|traceback|\bnan\b|killed", re.IGNORECASE)
@@ -205,7 +207,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         eta = None
         if run.state in LIVE:
             eta = number(run.now.get("eta_s"))
-        tail = f"  {run.done:.0%}"
+        tail = f"  {run.done:.0%}{self.why_done(run)}"
         if eta is not None:
             tail += f"  {clock(eta)} left"
         elif rows:
@@ -218,6 +220,16 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         bars = [(bar, f"$text-{COLORS[run.state]}"), ("━" * width, "$foreground 15%")]
         return ends(width, bars, [tail])
 
+    def why_done(self, run):
+        "Of a run that ended before its last step: the limit that it came to."
+        train = run.part("train")
+        if run.limit == "max_minutes":
+            minutes = clean(written(train.get("max_minutes")))
+            return ": its 1 minute is over" if minutes == "1" else f": its {minutes} minutes are over"
+        if run.limit == "patience":
+            return f": no better for {clean(train.get('patience'))} evaluations"
+        return ""
+
     def meant(self):
         return [self.run]
 
@@ -227,7 +239,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         if self.metric == "loss":
             band = [(row.step, row.loss, row.low, row.high) for row in run.rows if row.loss is not None]
             curves = [
-                Curve("each reading" if self.share else "", "raw", band, "band"),
+                Curve("each reading", "raw", band, "band"),
                 Curve("train, smoothed" if self.share else "train", "train", smoothed),
                 Curve("val", "val", val_points(run), "marks"),
             ]
@@ -474,11 +486,44 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         else:
             self.notify("It was not started here: kill it where it runs", severity="warning")
 
-    def action_resume(self):
+    @work
+    async def action_resume(self):
         run = self.run
-        flags = ["--resume", str(run.folder)]
-        flags += [f"--{name}={value}" for name, value in self.remedy(run)[1].items()]
-        self.app.launch(run.folder, flags)
+        settings = dict(self.remedy(run)[1])
+        if run.limit:
+            more = await self.ask_for_more(run)
+            if not more:
+                return
+            settings |= more
+        flags = [f"--{name}={written(value)}" for name, value in settings.items()]
+        self.app.launch(run.folder, ["--resume", str(run.folder), *flags])
+
+    async def ask_for_more(self, run):
+        "A run that came to its limit would end at once again. -> another limit, or nothing"
+        if run.limit == "patience":
+            self.notify("It goes on without patience", timeout=3)
+            return {"patience": 0}
+        minutes = number(run.part("train").get("max_minutes")) or 0  # they count from the run's beginning
+        if run.limit == "max_minutes":
+            question = "how many minutes more?"
+            usual = minutes
+            least = 0.1
+        else:
+            question = f"to which step? It is at {run.step:,}"
+            usual = 2 * run.step
+            least = run.step + 1
+
+        def problem(text):
+            wanted = number_of(text)
+            if wanted is None or not least <= wanted <= 1e9:
+                return f"a number, at least {least:,}"
+
+        answer = await self.app.push_screen_wait(Enter(question, written(usual), problem))
+        if not answer:
+            return {}
+        if run.limit == "max_minutes":
+            return {"max_minutes": minutes + float(answer)}
+        return {"max_iters": int(float(answer))}
 
     @work
     async def action_anew(self):
