@@ -2146,6 +2146,18 @@ def test_the_smallest_terminal_has_help_and_no_cut_words(root, fake):
     drive(tui.Tui(root, gpt=fake), script, (60, 16))
 
 
+def test_the_news_fits_beside_the_tabs(root, fake):
+    async def script(pilot):
+        await ready(pilot)
+        await pilot.resize_terminal(60, 16)
+        first_line = lambda: screen(pilot.app).split("\n")[0].rstrip()  # noqa: E731
+        await until(pilot, lambda: first_line().endswith("cores"))
+        make_run(root / ("long-" * 9), end="")
+        await until(pilot, lambda: re.search(r"● lo.*… training \d+%$", first_line()))
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
 @pytest.mark.parametrize("key", ["q", "ctrl+c"])
 def test_leaving_is_asked_about_in_plain_words(root, fake, key):
     async def script(pilot):

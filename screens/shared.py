@@ -101,12 +101,18 @@ class Page(Screen):
     def news(self):
         "Of what trains now; without that, the machine."
         live = [run for run in self.app.runs.values() if run.state in LIVE]
+        width = self.query_one("#news").content_size.width
         if not live:
-            return bits((self.app.machine, DIM))
+            machine = self.app.machine
+            if len(machine) > width:
+                machine, _, _ = machine.partition(" · ")  # without its memory
+            return bits((machine, DIM))
         run = max(live, key=lambda r: (r is self.app.chosen, r.when))
         more = f" and {len(live) - 1} more" if len(live) > 1 else ""
+        state = f"{more} {run.state} {run.done:.0%}"
         dot = ("● ", f"$text-{COLORS[run.state]}")
-        words = bits(dot, run.name, (f"{more} {run.state} {run.done:.0%}", DIM))
+        room = max(3, width - len("● ") - len(state))
+        words = bits(dot, bits(run.name).truncate(room, ellipsis=True), (state, DIM))
         return words.stylize(Style.from_meta({"@click": f"app.watch_folder({str(run.folder)!r})"}))
 
 
