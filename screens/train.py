@@ -3,7 +3,6 @@ import asyncio
 import contextlib
 import glob
 import json
-import math
 import os
 import re
 import shlex
@@ -21,7 +20,7 @@ from screens.basics import (
     DIM, KEY, ROOMY, Words, as_flags, best_loss, bits, command_line, fit_for_a_name, hidden, number_of,
     written,
 )
-from screens.catalog import LIMITS
+from screens.catalog import LESSONS, LIMITS, WORK, tokens_to_see
 from screens.shared import Ask, Field, Knob, Page, Pick
 from screens.texts import Browse, Preview
 
@@ -29,36 +28,6 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 LONG_HOURS = 2                                   # from which a training is no longer promised in green
 TEXTS = ".txt", ".md", ".jsonl", ".csv"          # files that are likely to be meant
 NOWHERE = "is no file and no text that can be fetched. ctrl+o lists those"
-
-# What the knobs of a training do, for who turns them for the first time. The others have only their help.
-LESSONS = {
-    "level": "What the model reads and writes one of at a time. char: it has to learn to spell, and can "
-             "write any word. word: sentences come sooner, but rare words are unknown to it. bpe: frequent "
-             "words whole, others in parts, as large models do it; that takes more text and more time.",
-    "data": "The text to learn from. The model will write like it, so take one that you know well: a book, "
-            "your mails, a program. The last tenth is held out, to see how it does on what it never saw.",
-    "max_iters": "How many steps. In each the model sees a batch of passages and is corrected once. The "
-                 "learning rate falls to its end along these steps, so a longer run is another run from its "
-                 "first step on.",
-    "epochs": "How many times it may read the text. One that is short is learned by heart if it is read too "
-              "often: then what it writes on a new page is worse, not better. 0: the steps decide.",
-    "max_minutes": "How long it may take. The learning rate falls with the clock, and the run ends well "
-                   "whatever this machine is busy with. 0: the steps decide.",
-    "batch_size": "How many passages a step learns from. More: a steadier way down, but each step takes that "
-                  "much longer. Where memory runs out, a batch is cut into parts by itself.",
-    "learning_rate": "How far a step goes. Too high: the loss jumps, or becomes no number. Too low: nothing "
-                     "is wrong, it only takes longer. Try a third or three times as much.",
-    "dropout": "The share of its own thoughts that it must do without while it learns. Against learning a "
-               "small text by heart: 0.1 to 0.3 where it reads the text many times, 0 where it does not.",
-    "eval_interval": "Every so many steps it is tested on the text that is held out, and writes a sample. "
-                     "More often: a finer picture, but testing takes time, too.",
-    "run": "The folder under runs/ that all of it goes to. Delete it and nothing is left.",
-    "n_layer": "How many times the model thinks over what it read. More: better and slower, and it takes "
-               "more text to be worth it.",
-    "n_head": "In how many places each layer can look at once. It has to divide n_embd.",
-    "n_embd": "How many numbers stand for a token. Twice as many: four times the weights.",
-    "block_size": "How many tokens back it can see. What lies before that it has forgotten.",
-}
 
 
 class Train(Page):
@@ -111,7 +80,6 @@ model gets it: a block is a token."""
     ]
     COMMON = (*LIMITS, "batch_size", "learning_rate", "dropout", "eval_interval")
     COSTLY = {"n_layer", "n_head", "n_embd", "block_size", "batch_size", "micro_batch", "vocab_size", "data"}
-    WORK = ("batch_size", "block_size", *LIMITS)  # how much there is to do
     HARMLESS = {"run", "data", "eval_interval", "sample_every", "sample_prompt", "sample_tokens",
                 "log_interval", "save_minutes", "keep", "threads", "tracker"}  # to the loss it comes to
     ELSEWHERE = ("preset", "presets", "level", "data", "out_dir", "resume")  # not among the advanced
@@ -255,20 +223,12 @@ model gets it: a block is a token."""
         minutes = number(values.get("max_minutes"))
         if minutes:
             return minutes * 60, ""
-        tokens = self.tokens_to_see(values, in_text)
+        tokens = tokens_to_see(values, in_text)
         flops = number(values.get("flops_per_token"))
         speed, how = self.app.speed_for(flops, number(values.get("usual_flops_per_s")))
         if not tokens or not flops or not speed:
             return None, ""
         return tokens * flops / speed, how
-
-    def tokens_to_see(self, values, in_text=None):
-        "In the planned steps, or, where that is less, in so many passes over a text of a known length."
-        work = {name: number(values.get(name)) or 0 for name in self.WORK}
-        tokens = work["max_iters"] * work["batch_size"] * work["block_size"]
-        if work["epochs"] and in_text:
-            tokens = min(tokens or math.inf, work["epochs"] * in_text)
-        return tokens
 
     def broken(self, message):
         "Instead of all else: what is wrong with presets.json, and where."
@@ -408,7 +368,7 @@ model gets it: a block is a token."""
     def numbers(self):
         "What is typed of how much there is to do."
         texts = self.texts()
-        return {name: number_of(texts[name]) for name in self.WORK if name in texts}
+        return {name: number_of(texts[name]) for name in WORK if name in texts}
 
     def problems(self):
         found = self.app.catalog.problems(self.texts())
@@ -618,7 +578,7 @@ model gets it: a block is a token."""
             self.query_one(Preview).put((f"reading {clean(data)} …", DIM))
             self.ask_about_data(flags)
             return
-        seen = self.tokens_to_see(self.numbers(), about.get("tokens"))
+        seen = tokens_to_see(self.numbers(), about.get("tokens"))
         self.query_one(Preview).tell(data, about, seen)
         self.estimate()
 
