@@ -1772,7 +1772,7 @@ precision  {name_of(self.dtype)}; {self.why_dtype}
 model      {m.n_layer} layers, {m.n_head} heads, {m.n_embd} wide: {weights:,} weights
 data       {printable(self.source)}: {len(corpus.train):,} {config.level} tokens to learn from, \
 {len(corpus.val):,} to test on
-length     {' or '.join(filter(None, [minutes, steps]))}; a step takes {config.batch_size} x {m.block_size} tokens
+length     {' or '.join(filter(None, [minutes, steps]))}; a step: {config.batch_size} x {m.block_size} tokens
 loss       {loss}
 run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         self.log("start", config=self.settings, parameters=weights, device=str(self.device), pid=os.getpid(),

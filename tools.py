@@ -350,7 +350,9 @@ def afterwards(result):
     said = []
     usual = re.fullmatch(r"loss ([\d.]+) on (\w+)", (preset.get(level) or {}).get("expect", ""))
     if usual and usual[2] == data:
-        changed = [key for key, value in gpt.recipe(presets, name, level).items() if used[key] != value]
+        unset = [key for key in gpt.LIMITS if not used[key]]  # by another limit, which is named
+        recipe = gpt.recipe(presets, name, level)
+        changed = [key for key, value in recipe.items() if used[key] != value and key not in unset]
         but = f" without --{' --'.join(changed)}" if changed else ""
         loss = f"{result.best_val_loss:.2f} per {LOSS_IS_PER[level]}"
         said.append(f"{loss}: {name} usually comes to {usual[1]}{but}.")
