@@ -229,9 +229,9 @@ def presets_command(asked):
         found[name] = {"about": "", "for": "", **presets[name], "level": own_level}
         for level in [only] if only else gpt.LEVELS:
             shape, config = expand(presets, name, level, asked, devices[0])
-            if "data" in asked and "preset" in asked and level == own_level:
+            if "data" in asked and "preset" in asked and level == own_level:  # each preset cuts it otherwise
                 text = about_data(asked["data"], config)
-                if not text.get("is_part", True):             # then its vocabulary is known
+                if not text.get("is_part", True):             # all of it was read: its vocabulary is known
                     shape.vocab_size = text["kinds"]
             costs = cost(shape, config, devices[0])
             expected = (presets[name].get(level) or {}).get("expect", "")

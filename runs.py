@@ -118,7 +118,8 @@ EVAL_KEYS = "train_loss", "val_loss", "bits_per_byte"
 WORDS = "compiling", "training", "evaluating", "sampling", "saving", "paused"  # what a `state` line says
 CHECKPOINTS = "best.pt", "latest.pt"
 LIVE = ("starting", *WORDS, "stalled")
-ENDED_BY = {"time": "max_minutes", "done": "max_iters", "patience": "patience"}  # the reason of an `end` line
+# What ended a run, by the reason of its `end` line: the setting to change for more. done: by steps or epochs
+ENDED_BY = {"time": "max_minutes", "done": "max_iters", "patience": "patience"}
 MOST_ROWS = 2048                                 # from twice as many rows, two become one
 MOST_SAMPLES = 200                               # from more samples, every second one is left out
 LONG = 600                                       # seconds without a word that need an explanation
@@ -554,9 +555,10 @@ class Run:
     @property
     def limit(self):
         "Of a run that is done: the setting that ended it, of those in ENDED_BY; else nothing."
-        if self.state != "done":
+        end = self.end                           # another thread may take it away meanwhile
+        if not end or self.state != "done":
             return ""
-        return ENDED_BY.get(self.end["reason"], "")
+        return ENDED_BY.get(end["reason"], "")
 
     @property
     def best(self):

@@ -440,6 +440,10 @@ def test_auto_shows_what_its_rule_makes_of_the_text_and_the_minutes(root, fake):
         await until(pilot, lambda: page.cost)
         page.query_one("#max_minutes", Input).value = "0.01"
         await until(pilot, lambda: page.cost.get("n_embd") == 48)
+        page.query_one("#max_minutes", Input).value = "5"
+        await until(pilot, lambda: "max_minutes" not in page.edited and page.cost)
+        page.query_one("#data", Input).value = "short.txt"  # what was asked for once is known
+        await until(pilot, lambda: page.level == "char" and page.cost)
         page.query_one("#level", Knob).value = "word"  # who chooses one is obeyed
         await reads(pilot, "#command", "--level word")
         await until(pilot, lambda: page.cost and page.level == "word")
@@ -458,6 +462,20 @@ def test_the_weights_are_those_of_the_words_in_the_text(root, fake):
         page.query_one("#data", Input).value = "mine.txt"
         await reads(pilot, "#estimate", "before your changes: 249k weights")
         await until(pilot, lambda: shown(page, "#estimate").startswith("91.3k weights"))
+        assert "about 1 s" in shown(page, "#estimate")  # so short a text is read 80 times and no more
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_a_run_begun_from_the_field_of_its_name_leaves_a_fresh_one_there(root, fake):
+    async def script(pilot):
+        await ready(pilot)
+        page = pilot.app.page
+        page.query_one("#run", Input).focus()
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: (root / "nano-char" / "metrics.jsonl").exists())
+        await pilot.press("f2")
+        await until(pilot, lambda: page.run_name == "nano-char-2" and not page.found)
 
     drive(tui.Tui(root, gpt=fake), script)
 
@@ -974,16 +992,16 @@ def test_another_run_at_work_is_one_key_away(root, fake):
 
 
 @pytest.mark.parametrize(
-    "end, answer, flag, why",
+    "end, answer, flags, why",
     [
-        ("time", "", "--max_minutes=2", "100%: its 1 minute is over"),
-        ("time", "0.5", "--max_minutes=1.5", "100%: its 1 minute is over"),
+        ("time", "", "--max_iters=1500 --max_minutes=2", "100%: its 1 minute is over"),
+        ("time", "0.5", "--max_iters=1500 --max_minutes=1.5", "100%: its 1 minute is over"),
         ("done", "", "--max_iters=400", "100%"),
         ("done", "201", "--max_iters=201", "100%"),
         ("patience", None, "--patience=0", "100%: no better for 5 evaluations"),
     ],
 )
-def test_a_run_at_its_limit_is_resumed_with_another(root, fake, end, answer, flag, why):
+def test_a_run_at_its_limit_is_resumed_with_another(root, fake, end, answer, flags, why):
     folder = make_run(root / "mine", 200, end=end, most=1500, max_minutes=1, patience=5)
     launched = []
 
@@ -1003,7 +1021,7 @@ def test_a_run_at_its_limit_is_resumed_with_another(root, fake, end, answer, fla
             assert not launched
             await pilot.press(*answer, "enter")
         await until(pilot, lambda: launched)
-        assert launched == [["--resume", str(folder), flag]]
+        assert launched == [["--resume", str(folder), *flags.split()]]
 
     drive(tui.Tui(root, folder, gpt=fake), script)
 

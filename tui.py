@@ -566,7 +566,7 @@ class Tui(App):
                     self.stop_training(run)
             self.exit()
         elif answer:
-            self.exit(message=f"{names} goes on training. To watch it again: python tui.py")
+            self.exit(message=f"Still training: {names}. To watch: python tui.py --runs {self.root}")
 
     @work
     async def action_leave(self):

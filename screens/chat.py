@@ -629,9 +629,10 @@ look inside one: what each layer would have said, and where its heads looked. F6
                 texts.append(f"== {whose} ==")
             for turn in turns:
                 texts.append(turn.shown + turn.text())
-                model = " and ".join(str(weights.path) for weights in turn.weights)
-                said = {"model": model, "step": turn.weights[-1].step, "prompt": turn.sent}
-                saved.append({**said, "reply": turn.text(), "settings": turn.settings})
+                model = turn.weights[-1]         # "whose" names also those that began it
+                said = {"model": str(model.path), "step": model.step, "whose": turn.whose()}
+                said |= {"prompt": turn.sent, "reply": turn.text()}
+                saved.append({**said, "settings": turn.settings})
         about = json.dumps({"turns": saved}, indent=1)
         try:
             path.write_text("\n\n".join(texts) + "\n", encoding="utf-8")

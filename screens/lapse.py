@@ -202,7 +202,7 @@ class TimeLapse(Vertical, can_focus=False):
             self.words = set()
             self.source = ""
             self.is_of_words = train.get("level") == "word"
-            self.learn_words(str(train.get("data", "")))
+            self.learn_words(about)
         follows = self.at >= len(self.samples) - 1
         newest = {}
         for step, text in run.samples:
@@ -215,11 +215,14 @@ class TimeLapse(Vertical, can_focus=False):
         self.show()
 
     @work(thread=True, exclusive=True)
-    def learn_words(self, data):
-        found = vocabulary(data, pairs_of if self.is_of_words else words_of)
-        self.app.call_from_thread(self.know, *found)
+    def learn_words(self, about):
+        _, data, level = about
+        found = vocabulary(str(data), pairs_of if level == "word" else words_of)
+        self.app.call_from_thread(self.know, about, *found)
 
-    def know(self, words, source):
+    def know(self, about, words, source):
+        if about != self.about:                  # another run is shown by now
+            return
         self.words = words
         self.source = source
         self.show()

@@ -92,7 +92,8 @@ model gets it: a block is a token."""
         self.is_own_level = False                # whether somebody chose it; else it is the preset's
         self.found = {}                          # field: what is wrong
         self.cost = {}                           # of what was edited, as gpt.py says; {}: not asked
-        self.costs = {}                          # flags: the same, of all that was asked for
+        self.answers = {}                        # flags: what gpt.py said of the preset, and of the text
+        self.taken = None                        # the flags of the answer that stands in the fields
         self.looked_at = {}                      # flags that say which text: what gpt.py says of it
 
     def body(self):
@@ -192,7 +193,7 @@ model gets it: a block is a token."""
         "Another level, another text: the chosen preset takes something else."
         table = self.query_one("#recipes", DataTable)
         cells = self.cells(self.preset, self.app.catalog.presets[self.preset], self.base())
-        for title in self.titles():
+        for title in self.drawn[0]:
             table.update_cell(self.preset, title, cells[title])
 
     def names_at_once(self):
@@ -220,15 +221,16 @@ model gets it: a block is a token."""
 
     def time_for(self, values, in_text=None):
         "-> the seconds that such a training takes here, about, and how that is known; or None."
-        minutes = number(values.get("max_minutes"))
-        if minutes:
-            return minutes * 60, ""
+        clock = 60 * (number(values.get("max_minutes")) or 0)
         tokens = tokens_to_see(values, in_text)
         flops = number(values.get("flops_per_token"))
         speed, how = self.app.speed_for(flops, number(values.get("usual_flops_per_s")))
         if not tokens or not flops or not speed:
-            return None, ""
-        return tokens * flops / speed, how
+            return clock or None, ""
+        seconds = tokens * flops / speed
+        if 0 < clock < seconds:
+            return clock, ""
+        return seconds, how
 
     def broken(self, message):
         "Instead of all else: what is wrong with presets.json, and where."
@@ -293,6 +295,7 @@ model gets it: a block is a token."""
         self.preset = preset
         self.cost = {}
         self.is_own_level = False
+        self.taken = None
         self.edited = {name: text for name, text in self.edited.items() if name == "data"}
         about = self.app.catalog.presets[preset]
         with self.prevent(Knob.Changed):
@@ -322,7 +325,8 @@ model gets it: a block is a token."""
         base = {**self.base(), "run": self.fresh_name()}
         with self.prevent(Input.Changed, Knob.Changed):
             for box in self.boxes():
-                if box.id != "level" and not box.has_focus:  # what is being typed is not taken away
+                is_typed_into = box.has_focus and box.id != "run"  # what is being typed is not taken away
+                if box.id != "level" and not is_typed_into:
                     box.value = self.edited.get(box.id, written(base.get(box.id, "")))
         self.check()
 
@@ -476,15 +480,20 @@ model gets it: a block is a token."""
         if not self.has_form:
             return
         flags = tuple(self.flags()[:-2])         # without the folder
-        if flags not in self.costs:
+        if flags not in self.answers:
             code, out, _ = await self.app.ask("presets", "--json", *flags)
             if code != 0 or not self.has_form:
                 return
             with contextlib.suppress(ValueError, KeyError, TypeError):
-                self.costs[flags] = json.loads(out)["presets"][self.preset]
-                if self.goes_by_rule:
-                    self.take_recipe(self.costs[flags])
-        self.cost = self.costs.get(flags, {}).get(self.level, {})
+                answer = json.loads(out)
+                self.answers[flags] = answer["presets"][self.preset], answer.get("data", {})
+        about, text = self.answers.get(flags, ({}, {}))
+        if about and self.goes_by_rule and flags != self.taken:
+            self.taken = flags
+            self.take_recipe(about)
+        if "tokens" in text:
+            self.looked_at.setdefault(self.data_flags(), text)
+        self.cost = about.get(self.level, {})
         self.estimate()
 
     def take_recipe(self, about):
@@ -578,7 +587,9 @@ model gets it: a block is a token."""
             self.query_one(Preview).put((f"reading {clean(data)} …", DIM))
             self.ask_about_data(flags)
             return
-        seen = tokens_to_see(self.numbers(), about.get("tokens"))
+        numbers = self.numbers()
+        is_known = not numbers.get("max_minutes")  # by the clock nobody knows how much it will read
+        seen = tokens_to_see(numbers, about.get("tokens")) if is_known else None
         self.query_one(Preview).tell(data, about, seen)
         self.estimate()
 

@@ -522,7 +522,9 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         if not answer:
             return {}
         if run.limit == "max_minutes":
-            return {"max_minutes": minutes + float(answer)}
+            others = {name: number(run.part("train").get(name)) for name in ("max_iters", "epochs")}
+            kept = {name: value for name, value in others.items() if value}  # one limit unsets the others
+            return {**kept, "max_minutes": minutes + float(answer)}
         return {"max_iters": int(float(answer))}
 
     @work
