@@ -754,7 +754,7 @@ def test_ten_billion_tokens_cost_nothing_at_the_start(place):
     batches = gpt.Batches(corpus, 1024, 32, seed=1, device=torch.device("cpu"))
     batches(0, 0, 32)
     batches(10**6, 0, 32)  # where a run goes on after a million steps
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 10
     assert tracemalloc.get_traced_memory()[1] < 20e6
     tracemalloc.stop()
 
