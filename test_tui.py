@@ -1110,7 +1110,9 @@ def test_where_nothing_can_be_read_nothing_breaks(tmp_path, root, fake):
     drive(tui.Tui(root, gpt=fake), script)
 
 
-@pytest.mark.parametrize("size", [(80, 24), (140, 40), pytest.param((60, 16), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "size", [(140, 40), *[pytest.param(size, marks=pytest.mark.slow) for size in ((80, 24), (60, 16))]]
+)
 def test_samples_are_stepped_through_played_and_slid(root, fake, size):
     folder = make_run(root / "mine", 200, end="", most=400)
 
@@ -1470,7 +1472,7 @@ def test_the_end_of_a_run_is_told(root, fake, monkeypatch):
     drive(tui.Tui(root, root / "mine", gpt=fake), script, notifications=True)
 
 
-@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+@pytest.mark.parametrize("size", [pytest.param((80, 24), marks=pytest.mark.slow), (140, 40)])
 def test_the_log_can_be_searched(root, fake, size):
     folder = make_run(root / "mine")
     lines = [f"step {n} {'needle' if n % 100 == 7 else 'hay'} {'word ' * 18}" for n in range(250)]
@@ -1649,7 +1651,7 @@ async def quiet(pilot, count=1):
     await until(pilot, lambda: pilot.app.page.count == count and not pilot.app.page.busy)
 
 
-@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+@pytest.mark.parametrize("size", [(80, 24), pytest.param((140, 40), marks=pytest.mark.slow)])
 def test_chat_streams_stops_and_tries_again(root, fake, size):
     make_run(root / "mine")
 
@@ -1841,7 +1843,7 @@ async def talking_a_little(pilot):
     await quiet(pilot)
 
 
-@pytest.mark.parametrize("size", [(60, 16), (80, 24), (140, 40)])
+@pytest.mark.parametrize("size", [(60, 16), pytest.param((80, 24), marks=pytest.mark.slow), (140, 40)])
 def test_one_can_look_inside_a_token(root, fake, size):
     make_run(root / "mine")
 
