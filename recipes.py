@@ -173,11 +173,10 @@ def machine():
     devices.append({"device": "cpu", "name": f"CPU, {os.cpu_count()} cores", "memory": memory})
     return devices
 
-def expand(presets, name, level, asked, device):
+def expand(presets, name, level, asked, device, size=None):
     """-> ModelConfig, TrainConfig of a preset at a level, with what was asked for in the place of its values.
-    device: what auto chooses for, by arithmetic"""
+    device: what auto chooses for, by arithmetic; size: the bytes of the text, if they are known"""
     if name == "auto":
-        size = bytes_of(asked["data"]) if "data" in asked else None
         values = chosen(presets, {**asked, "level": level}, size, by_arithmetic(device)).values
     else:
         values = gpt.recipe(presets, name, level)
@@ -228,7 +227,7 @@ def presets_command(asked):
         own_level = only or level_of(presets, name, size)
         found[name] = {"about": "", "for": "", **presets[name], "level": own_level}
         for level in [only] if only else gpt.LEVELS:
-            shape, config = expand(presets, name, level, asked, devices[0])
+            shape, config = expand(presets, name, level, asked, devices[0], size)
             if "data" in asked and "preset" in asked and level == own_level:  # each preset cuts it otherwise
                 text = about_data(asked["data"], config)
                 if not text.get("is_part", True):             # all of it was read: its vocabulary is known

@@ -195,7 +195,7 @@ def merged(rows):
         else:
             n = a.n + b.n
             loss = (a.loss * a.n + b.loss * b.n) / n
-            halves.append(Row(b.step, loss, min(a.low, b.low), max(a.high, b.high), n, *b[5:]))
+            halves.append(b._replace(loss=loss, low=min(a.low, b.low), high=max(a.high, b.high), n=n))
     return halves + rows[len(halves) * 2:]
 
 
@@ -332,7 +332,7 @@ class Run:
 
     def on_step(self, record):
         loss = number(record.get("loss"))
-        rest = map(number, map(record.get, STEP_KEYS))
+        rest = [number(record.get(key)) for key in STEP_KEYS]
         self.rows.append(Row(whole(record["step"]), loss, loss, loss, 1, *rest))
         if len(self.rows) >= 2 * MOST_ROWS:
             self.rows = merged(self.rows)

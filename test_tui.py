@@ -1153,7 +1153,8 @@ def test_the_samples_of_another_run_are_gone(root, fake, steps):
         assert not shows(pilot, "sample 0") and not shows(pilot, "of 1") and not shows(pilot, "loss 4.")
         await pilot.press("space", "left", "right", "home", "end")
         lapse = app.page.query_one(TimeLapse)
-        await until(pilot, lambda: app.chosen.start and lapse.about[2] == app.chosen.part("train").get("level"))
+        level = lambda: app.chosen.part("train").get("level")  # noqa: E731
+        await until(pilot, lambda: app.chosen.start and lapse.about[2] == level())
         app.chosen.process.kill()
 
     drive(tui.Tui(root, folder, gpt=fake), script, (140, 40))
@@ -1165,6 +1166,12 @@ def test_the_samples_of_another_run_are_gone(root, fake, steps):
 def names(app):
     table = app.page.query_one("#table", DataTable)
     return [Path(row.value).name for row in table.rows]
+
+
+async def listing(pilot, *expected):
+    "Go to Runs and wait until these are listed, in this order."
+    await pilot.press("f4")
+    await until(pilot, lambda: names(pilot.app) == list(expected))
 
 
 def test_runs_are_sorted_filtered_overlaid_renamed_copied_and_deleted(root, fake):
@@ -1306,8 +1313,7 @@ def test_what_is_deleted_can_be_brought_back(root, fake):
 
     async def script(pilot):
         app = pilot.app
-        await pilot.press("f4")
-        await until(pilot, lambda: names(app) == ["a", "b", "c"])
+        await listing(pilot, "a", "b", "c")
         await pilot.press("space", "down", "space", "d")
         await sees(pilot, "u brings it back")
         await pilot.press("y")
@@ -1339,8 +1345,7 @@ def test_the_last_run_deleted_comes_back_from_another_screen(root, fake):
 
     async def script(pilot):
         app = pilot.app
-        await pilot.press("f4")
-        await until(pilot, lambda: names(app) == ["a"])
+        await listing(pilot, "a")
         await pilot.press("d", "y")
         await sees(pilot, "No runs yet")
         await pilot.press("f5")
@@ -1361,8 +1366,7 @@ def test_a_filter_that_leaves_nothing_says_so(root, fake):
 
     async def script(pilot):
         app = pilot.app
-        await pilot.press("f4")
-        await until(pilot, lambda: names(app) == ["a"])
+        await listing(pilot, "a")
         await pilot.press("slash", *"zzz")
         await sees(pilot, "Nothing matches zzz. esc shows all")
         assert not app.page.query_one(Chart).display

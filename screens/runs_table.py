@@ -207,7 +207,8 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         columns = self.columns()
         rows = [self.cells(run, columns) for run in self.listed]
         titles = [column.title for column in columns]
-        drawn = self.size.width, titles, self.by, self.backwards, [[cell.markup for cell in row] for row in rows]
+        texts = [[cell.markup for cell in row] for row in rows]
+        drawn = self.size.width, titles, self.by, self.backwards, texts
         if drawn != self.drawn:
             self.drawn = drawn
             self.fill(table, columns, rows)

@@ -481,20 +481,23 @@ model gets it: a block is a token."""
             return
         flags = tuple(self.flags()[:-2])         # without the folder
         if flags not in self.answers:
-            code, out, _ = await self.app.ask("presets", "--json", *flags)
-            if code != 0 or not self.has_form:
+            code, out, said = await self.app.ask("presets", "--json", *flags)
+            if not self.has_form:
                 return
-            with contextlib.suppress(ValueError, KeyError, TypeError):
+            try:
                 answer = json.loads(out)
-                self.answers[flags] = answer["presets"][self.preset], answer.get("data", {})
-        about, text = self.answers.get(flags, ({}, {}))
-        if about and self.goes_by_rule and flags != self.taken:
+                self.answers[flags] = answer["presets"][self.preset], answer.get("data")
+            except (ValueError, KeyError, TypeError):
+                await self.keep_text(self.data_flags(), self.unread(said))
+                return
+        about, text = self.answers[flags]
+        if self.goes_by_rule and flags != self.taken:
             self.taken = flags
             self.take_recipe(about)
-        if "tokens" in text:
-            self.looked_at.setdefault(self.data_flags(), text)
         self.cost = about.get(self.level, {})
         self.estimate()
+        if text:
+            await self.keep_text(self.data_flags(), dict(text))
 
     def take_recipe(self, about):
         "What the rule makes of this text and these minutes stands in the fields, as if it were a preset."
@@ -585,13 +588,13 @@ model gets it: a block is a token."""
         about = self.looked_at.get(flags)
         if not about:
             self.query_one(Preview).put((f"reading {clean(data)} …", DIM))
-            self.ask_about_data(flags)
+            if "data" not in self.edited:        # else it comes with the estimate
+                self.ask_about_data(flags)
             return
         numbers = self.numbers()
         is_known = not numbers.get("max_minutes")  # by the clock nobody knows how much it will read
         seen = tokens_to_see(numbers, about.get("tokens")) if is_known else None
         self.query_one(Preview).tell(data, about, seen)
-        self.estimate()
 
     def tokens_in_text(self):
         "Of the text that is named, if that is known by now."
@@ -602,19 +605,27 @@ model gets it: a block is a token."""
         await asyncio.sleep(0.4)                 # each key typed meanwhile begins it anew
         if not self.has_form:
             return
-        data = self.texts()["data"]
-        about = await self.about_data(flags)
+        await self.keep_text(flags, await self.about_data(flags))
+
+    async def keep_text(self, flags, about):
+        "Remember what gpt.py says of the text that these flags name, and show it."
+        if not self.has_form:
+            return
         if "not here yet" in str(about.get("why")):
-            about["why"] = await self.why_not_here(data, about["why"])
+            about["why"] = await self.why_not_here(self.texts()["data"], about["why"])
         self.looked_at[flags] = about
         if self.has_form:
             self.look_at_data()
+            self.estimate()
 
     async def about_data(self, flags):
         "What gpt.py says of a text."
         code, out, said = await self.app.ask("presets", "--json", "--preset", self.preset, *flags)
         with contextlib.suppress(ValueError, KeyError, TypeError):
             return json.loads(out)["data"]
+        return self.unread(said)
+
+    def unread(self, said):
         return {"why": said.strip() or "it can't be read"}
 
     async def is_nowhere(self, data):
@@ -687,7 +698,7 @@ model gets it: a block is a token."""
         options = [("", bits(("browse …", KEY), "  a file of your own"))]
         for path in sorted(Path().glob("*")):
             if path.suffix.lower() in TEXTS and path.is_file():
-                options.append((path.name, bits((f"{clean(path.name):16} ", "bold"), ("in this folder", DIM))))
+                options.append(self.offer(path.name, "in this folder"))
         pick = Pick("data: choose, or paste a path", options, paths=True)
         self.add_corpora(pick)                   # to know them takes a moment, in which one can type
         name = await self.app.push_screen_wait(pick)
@@ -700,7 +711,11 @@ model gets it: a block is a token."""
     @work
     async def add_corpora(self, pick):
         corpora = await self.app.corpora()
-        pick.add([(name, bits((f"{name:16} ", "bold"), (about, DIM))) for name, about in corpora.items()])
+        pick.add([self.offer(name, about) for name, about in corpora.items()])
+
+    def offer(self, name, about):
+        "A line of the list of texts."
+        return name, bits((f"{clean(name):16} ", "bold"), (about, DIM))
 
     def action_copy(self):
         self.app.copy(self.command())
