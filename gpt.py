@@ -19,7 +19,7 @@ Who wants to know how GPTs are trained reads batches, model, optimizer, sampling
 500 lines; much of the rest is there so that nothing is lost. What else one does with runs is in tools.py.
 """
 import argparse, base64, codecs, contextlib, copy, ctypes, dataclasses, difflib, functools, hashlib, itertools
-import json, math, os, platform, re, shlex, shutil, signal, subprocess, sys, threading, time, zipfile
+import json, math, os, platform, re, shlex, signal, subprocess, sys, threading, time, zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -687,6 +687,9 @@ if __name__ == "__main__" and IS_FILE:
             raise SystemExit
         if command == "train" and sys.stdout.isatty():
             print("loading torch ...", flush=True)
+        # A CPU thread that waits for another keeps its core busy, by default for milliseconds. Where other
+        # programs want the cores, the one waited for can't run meanwhile: steps took four times as long.
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
         need("torch")
 
 import torch
@@ -939,9 +942,10 @@ class Muon(torch.optim.Optimizer):
             n_in, n_out = updates[0].shape[1:]
             updates = self.orthogonal_shared(torch.cat(updates))
             lr = go * group["lr"]
+            kept = 1 - lr * group["weight_decay"]
             scale = lr * max(1, n_out / n_in) ** 0.5          # a wide matrix's step spreads over more columns
             for w, update in zip(group["params"], updates.split(group["parts"])):
-                w.mul_(1 - lr * group["weight_decay"])
+                w.mul_(kept)
                 w.sub_(scale * update.transpose(0, 1).reshape(w.shape))
 
     def average(self, w, group, go):
@@ -975,7 +979,8 @@ def orthogonal(m, dtype=torch.float32):
     m = m.to(dtype)                                           # not before: float16 would lose small gradients
     for _ in range(5):
         A = m @ m.mT
-        m = 3.4445 * m + (2.0315 * A @ A - 4.7750 * A) @ m
+        B = torch.baddbmm(A, A, A, beta=-4.7750, alpha=2.0315)  # -4.7750 A + 2.0315 A A
+        m = torch.baddbmm(m, B, m, beta=3.4445)               # 3.4445 m + B m
     return m.mT if tall else m
 
 def make_optimizers(model, config, dtype):
@@ -1315,12 +1320,16 @@ class Ranks:
         dist.broadcast_object_list(box, device=torch.device("cpu"))
         return box[0]
 
+    def ask_for_max(self, *numbers):
+        "-> a function that waits for the largest of each number in any process. By CPU: no GPU has to wait."
+        numbers = torch.tensor(numbers, dtype=torch.float64)
+        if self.world_size == 1:
+            return numbers.tolist
+        work = dist.all_reduce(numbers, dist.ReduceOp.MAX, async_op=True)
+        return lambda: work.wait() and numbers.tolist()
+
     def all_reduce_max(self, *numbers):
-        "Of each number the largest that any process has. They travel by CPU, so no GPU is waited for."
-        if self.world_size > 1:
-            numbers = torch.tensor(numbers, dtype=torch.float64)
-            dist.all_reduce(numbers, dist.ReduceOp.MAX)
-        return [float(number) for number in numbers]
+        return self.ask_for_max(*numbers)()
 
     def all_reduce_sum(self, tensor):
         if self.world_size > 1:
@@ -1801,13 +1810,17 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
             return "done"
         return "time" if self.fraction_done() == 1 else ""
 
+    def ask_all(self):
+        "Asks all processes for control words, the time and signals. They answer while the optimizers work."
+        word = read_control(self.folder) if self.folder else 0
+        now = time.monotonic() - self.clock_zero
+        self.answers = self.ranks.ask_for_max(word, now, max(self.signals, default=0))
+
     def obey_control(self):
         "Obeys control file and signals, all processes at the same step; sets the clock. -> whether to stop"
         while True:
             entered = time.monotonic()
-            i = read_control(self.folder) if self.folder else 0
-            ours = i, entered - self.clock_zero, max(self.signals, default=0)
-            i, self.progress.elapsed_s, number = self.ranks.all_reduce_max(*ours)  # from here on everybody's
+            i, self.progress.elapsed_s, number = self.answers()
             self.heard_at = time.monotonic()
             self.signal = int(number)
             word = CONTROL_WORDS[int(i)]
@@ -1823,6 +1836,7 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
                 return False
             time.sleep(0.1)
             self.clock_zero += time.monotonic() - entered     # waiting is no training time
+            self.ask_all()
 
     def back_to_training(self):
         "What was done meanwhile does not count for tokens/s."
@@ -1899,18 +1913,7 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
             stands = "the one before it stands" if os.path.exists(self.folder / name) else "there is none"
             self.warn(f"{name} not saved, {stands}: {self.unsaved:.100}")
         if self.config.keep and name == "latest.pt" and not self.unsaved:
-            self.keep_checkpoint()
-
-    def keep_checkpoint(self):
-        "latest.pt under a name of its own, which the next one does not replace; the oldest ones go."
-        kept = self.folder / f"step-{self.progress.step:08}.pt"
-        try:
-            with open(self.folder / "latest.pt", "rb") as latest:
-                write_whole(kept, lambda file: shutil.copyfileobj(latest, file))
-        except OSError as error:
-            self.warn(f"{kept.name} not saved: {error.strerror}")
-        for old in sorted(self.folder.glob("step-*.pt"))[:-self.config.keep]:
-            old.unlink(missing_ok=True)
+            other_file("tools").keep_checkpoint(self)
 
     def accumulate(self, trial):
         """Forward and backward through our rows, a micro-batch at a time: gradients add up, and the last pass
@@ -1980,6 +1983,7 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         self.elapsed_at_start = self.progress.elapsed_s
         self.clock_zero = time.monotonic() - self.progress.elapsed_s
         self.back_to_training()
+        self.ask_all()
 
     def take_step(self, found_inf):
         """found_inf, on the device: 1 where the gradient is not finite. Then this changes nothing, and nobody
@@ -2069,6 +2073,7 @@ def train(**asked):
                 for group in optimizer.param_groups:
                     group["lr"] = share_of_peak * optimizer.defaults["lr"]
             loss = run.forward_backward()                     # fills .grad, the same in all processes
+            run.ask_all()                                     # obey_control(), above, takes the answers
             for optimizer in run.optimizers:                  # float16 only: the loss was scaled up, lest
                 run.scaler.unscale_(optimizer)                # small gradients become 0
             grad_norm = nn.utils.clip_grad_norm_(run.raw_model.parameters(), config.grad_clip or math.inf)

@@ -499,9 +499,7 @@ def plan_command(asked):
     gpu = card_asked_for(o.gpu)
     presets = gpt.load_presets(asked.get("presets"))
     name = asked.get("preset", "gpt2")
-    level = gpt.recipe(presets, name)["level"]
-    if "level" in asked:
-        level = gpt.convert(gpt.KNOBS["level"], asked["level"])
+    level = gpt.convert(gpt.KNOBS["level"], asked.get("level") or level_of(presets, name, None))
     m, t = expand(presets, name, level, asked, machine()[0])
     gpt.expect(t.max_iters, f"preset {name} ends by the clock, not by steps: give --max_iters")
     gpt.expect(t.batch_size >= o.gpus, f"--gpus {o.gpus}: a batch has {t.batch_size} sequences, one for each "

@@ -42,11 +42,13 @@ def clean(text):
     return str(text).translate(STAND_INS)
 
 
+def numbers(values):
+    "Each that is a number to calculate with; None for nan, what is so large that sums overflow, all else."
+    return [x if type(x) in (int, float) and -1e100 < x < 1e100 else None for x in values]  # type: no bool
+
+
 def number(x):
-    "x, if it is a number to calculate with, else None: neither nan nor anything so large that sums overflow."
-    if type(x) in (int, float) and -1e100 < x < 1e100:  # type: a bool is an int, too
-        return x
-    return None
+    return numbers([x])[0]
 
 
 def short(x):
@@ -114,7 +116,7 @@ Eval = namedtuple("Eval", "step train val bits")
 Trouble = namedtuple("Trouble", "headline why remedy flags")  # flags: what to go on with, as a dict
 
 STEP_KEYS = "lr", "grad_norm", "tokens_per_s", "memory_mb", "mfu", "elapsed_s"  # as metrics.jsonl calls them
-EVAL_KEYS = "train_loss", "val_loss", "bits_per_byte"
+EVAL_KEYS = "step", "train_loss", "val_loss", "bits_per_byte"
 WORDS = "compiling", "training", "evaluating", "sampling", "saving", "paused"  # what a `state` line says
 CHECKPOINTS = "best.pt", "latest.pt"
 LIVE = ("starting", *WORDS, "stalled")
@@ -177,13 +179,6 @@ def scalars(record):
     return {key: value for key, value in record.items() if isinstance(value, (str, int, float, type(None)))}
 
 
-def whole(x):
-    "A whole number out of a line, or TypeError: then the line makes no sense."
-    if number(x) is None:
-        raise TypeError(f"{x!r:.50} is no number")
-    return int(x)
-
-
 def merged(rows):
     "Half as many rows, each for two: the mean of their losses, and how far these reached."
     halves = []
@@ -195,7 +190,7 @@ def merged(rows):
         else:
             n = a.n + b.n
             loss = (a.loss * a.n + b.loss * b.n) / n
-            halves.append(b._replace(loss=loss, low=min(a.low, b.low), high=max(a.high, b.high), n=n))
+            halves.append(Row(b.step, loss, min(a.low, b.low), max(a.high, b.high), n, *b[5:]))
     return halves + rows[len(halves) * 2:]
 
 
@@ -248,6 +243,8 @@ class Run:
         self.inode = 0
         self.bad = 0
         self.rows = []
+        self.pending = []                        # (step, loss, record) of `step` lines that are in no Row yet
+        self.lines_a_row = 1
         self.evals = []
         self.samples = []
         self.warnings = []
@@ -301,6 +298,7 @@ class Run:
                 self.offset += sum(map(len, lines))
                 for record in records_of(lines):
                     self.take(record)
+        self.make_row()
         self.now = scalars(self.newest)
         self.version += 1
 
@@ -316,6 +314,7 @@ class Run:
         "A new run, or one that goes on from an earlier step: what was written of later steps is void."
         again = number(record.get("resumed_from"))
         first_void = -math.inf if again is None else again
+        self.make_row()
         self.rows = [row for row in self.rows if row.step <= first_void]
         self.evals = [e for e in self.evals if e.step <= first_void]
         self.samples = [(step, text) for step, text in self.samples if step <= first_void]
@@ -331,15 +330,30 @@ class Run:
         self.note(f"started from step {again:,}" if again else "started")
 
     def on_step(self, record):
-        loss = number(record.get("loss"))
-        rest = [number(record.get(key)) for key in STEP_KEYS]
-        self.rows.append(Row(whole(record["step"]), loss, loss, loss, 1, *rest))
+        step, loss = numbers([record["step"], record.get("loss")])
+        self.pending.append((int(step), loss, record))
+        self.newest = record
+        if len(self.pending) == self.lines_a_row:
+            self.make_row()
+
+    def make_row(self):
+        "One Row of the pending `step` lines: of a long run one at a time would take twice as long."
+        if not self.pending:
+            return
+        step, _, record = self.pending[-1]
+        losses = [loss for _, loss, _ in self.pending if loss is not None]
+        n = max(1, len(losses))
+        mean = sum(losses) / n if losses else None
+        low, high = min(losses, default=None), max(losses, default=None)
+        self.rows.append(Row(step, mean, low, high, n, *numbers(map(record.get, STEP_KEYS))))
+        self.pending = []
         if len(self.rows) >= 2 * MOST_ROWS:
             self.rows = merged(self.rows)
-        self.newest = record
+            self.lines_a_row *= 2
 
     def on_eval(self, record):
-        found = Eval(whole(record["step"]), *[number(record.get(key)) for key in EVAL_KEYS])
+        step, *losses = numbers(map(record.get, EVAL_KEYS))
+        found = Eval(int(step), *losses)
         self.evals.append(found)
         if len(self.evals) >= 2 * MOST_ROWS:
             best = self.best
@@ -355,7 +369,7 @@ class Run:
 
     def on_warn(self, record):
         text = clean(record["text"])
-        self.warnings = [*self.warnings, text][-20:]
+        self.warnings = [*self.warnings[-19:], text]
         self.note(f"warning: {text}")
 
     def on_state(self, record):
@@ -377,7 +391,7 @@ class Run:
                 "state": on_state, "end": on_end}
 
     def note(self, text):
-        self.events = [*self.events, text][-300:]
+        self.events = [*self.events[-299:], text]
 
     def read_log(self, found):
         stamp = found.st_size, found.st_mtime
@@ -551,10 +565,13 @@ class Run:
     @property
     def step(self):
         "The last step it told of."
+        pending = self.pending
         rows = self.rows
         evals = self.evals
         end = self.end
         steps = [0]
+        if pending:
+            steps.append(pending[-1][0])
         if rows:
             steps.append(rows[-1].step)
         if evals:

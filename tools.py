@@ -9,7 +9,8 @@
     python gpt.py export --to hf --out DIR    leave for transformers, llama.cpp or a Space (convert.py)
 
 Training reaches for this file, too, where it is there: for the live display, for trackers, to notice threads
-that wait for each other, and for how well a machine is used. What a recipe costs is in recipes.py.
+that wait for each other, for how well a machine is used, for --keep and --teacher. What a recipe costs is in
+recipes.py.
 
 runs and plot answer before torch could be imported. They see only the upper half of gpt.py, so
 what stands below its `import torch` (gpt.load, gpt.mean_loss, gpt.torch ...) is named inside of functions.
@@ -363,6 +364,17 @@ def afterwards(result):
         text = "" if data == gpt.KNOBS["data"].default else f" --data {shlex.quote(data)}"
         said.append(f"Lower yet:\n  python gpt.py train {flags} --level {level}{text}")
     return gpt.printable(" ".join(said))
+
+def keep_checkpoint(run):
+    "--keep: latest.pt under a name of its own, which the next one does not replace; the oldest ones go."
+    kept = run.folder / f"step-{run.progress.step:08}.pt"
+    try:
+        with open(run.folder / "latest.pt", "rb") as latest:
+            gpt.write_whole(kept, lambda file: shutil.copyfileobj(latest, file))
+    except OSError as error:
+        run.warn(f"{kept.name} not saved: {error.strerror}")
+    for old in sorted(run.folder.glob("step-*.pt"))[:-run.config.keep]:
+        old.unlink(missing_ok=True)
 
 # ---- a teacher: a large model teaches a small one ----------------------------------------------------------
 
