@@ -687,9 +687,10 @@ if __name__ == "__main__" and IS_FILE:
             raise SystemExit
         if command == "train" and sys.stdout.isatty():
             print("loading torch ...", flush=True)
-        # A CPU thread that waits for another keeps its core busy, by default for milliseconds. Where other
-        # programs want the cores, the one waited for can't run meanwhile: steps took four times as long.
-        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+        # CPU threads wait for each other by spinning, on Linux for milliseconds. Where other programs want
+        # the cores, the one waited for can't run meanwhile: that took 7 times as long as alone, now 2.2.
+        if "OMP_WAIT_POLICY" not in os.environ:
+            os.environ.setdefault("GOMP_SPINCOUNT", "3000")
         need("torch")
 
 import torch
@@ -1320,16 +1321,20 @@ class Ranks:
         dist.broadcast_object_list(box, device=torch.device("cpu"))
         return box[0]
 
-    def ask_for_max(self, *numbers):
-        "-> a function that waits for the largest of each number in any process. By CPU: no GPU has to wait."
-        numbers = torch.tensor(numbers, dtype=torch.float64)
+    def ask_for_max(self, read):
+        "-> a function that waits for the largest of what read() gives in any process. By CPU: no GPU waits."
         if self.world_size == 1:
-            return numbers.tolist
+            return read
+        numbers = torch.tensor(read(), dtype=torch.float64)
         work = dist.all_reduce(numbers, dist.ReduceOp.MAX, async_op=True)
-        return lambda: work.wait() and numbers.tolist()
+
+        def wait():
+            work.wait()
+            return numbers.tolist()
+        return wait
 
     def all_reduce_max(self, *numbers):
-        return self.ask_for_max(*numbers)()
+        return self.ask_for_max(lambda: numbers)()
 
     def all_reduce_sum(self, tensor):
         if self.world_size > 1:
@@ -1596,6 +1601,8 @@ class TrainingRun:
             weights, tokenizer = self.weights_from_elsewhere(asked)
         if self.config.tracker != "none":                     # a missing one is told before anything begins
             need(self.config.tracker)
+        if self.config.keep or self.config.teacher:
+            other_file("tools")
         # Its parts. Without init_from the text decides the tokens; a run that goes on must find its own.
         self.ranks = Ranks(self.config.device)
         cleanup.callback(self.ranks.close)
@@ -1810,17 +1817,20 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
             return "done"
         return "time" if self.fraction_done() == 1 else ""
 
-    def ask_all(self):
-        "Asks all processes for control words, the time and signals. They answer while the optimizers work."
+    def heard_here(self):
+        "What this process alone knows of: the control file's word, its clock, its signals."
         word = read_control(self.folder) if self.folder else 0
-        now = time.monotonic() - self.clock_zero
-        self.answers = self.ranks.ask_for_max(word, now, max(self.signals, default=0))
+        return word, time.monotonic() - self.clock_zero, max(self.signals, default=0)
+
+    def ask_all(self):
+        "Begins to ask all processes what they heard: in a step, they answer while the optimizers work."
+        self.wait_for_answers = self.ranks.ask_for_max(self.heard_here)
 
     def obey_control(self):
         "Obeys control file and signals, all processes at the same step; sets the clock. -> whether to stop"
         while True:
             entered = time.monotonic()
-            i, self.progress.elapsed_s, number = self.answers()
+            i, self.progress.elapsed_s, number = self.wait_for_answers()
             self.heard_at = time.monotonic()
             self.signal = int(number)
             word = CONTROL_WORDS[int(i)]
@@ -1983,7 +1993,6 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         self.elapsed_at_start = self.progress.elapsed_s
         self.clock_zero = time.monotonic() - self.progress.elapsed_s
         self.back_to_training()
-        self.ask_all()
 
     def take_step(self, found_inf):
         """found_inf, on the device: 1 where the gradient is not finite. Then this changes nothing, and nobody
@@ -2040,6 +2049,7 @@ def train(**asked):
         run = TrainingRun(asked, cleanup)
         config, progress = run.config, run.progress
         run.rehearse()
+        run.ask_all()
         while True:
             stop = run.obey_control()                         # sets the clock; may wait, or make a sample
             reason = run.limit_reached()                      # "", "done" or "time"
@@ -2073,7 +2083,7 @@ def train(**asked):
                 for group in optimizer.param_groups:
                     group["lr"] = share_of_peak * optimizer.defaults["lr"]
             loss = run.forward_backward()                     # fills .grad, the same in all processes
-            run.ask_all()                                     # obey_control(), above, takes the answers
+            run.ask_all()                                     # obey_control(), above, waits for the answers
             for optimizer in run.optimizers:                  # float16 only: the loss was scaled up, lest
                 run.scaler.unscale_(optimizer)                # small gradients become 0
             grad_norm = nn.utils.clip_grad_norm_(run.raw_model.parameters(), config.grad_clip or math.inf)

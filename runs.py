@@ -48,6 +48,7 @@ def numbers(values):
 
 
 def number(x):
+    "x, if it is such a number, else None."
     return numbers([x])[0]
 
 
@@ -111,7 +112,8 @@ def ago(seconds):
 
 # ---- a run's folder ----------------------------------------------------------------------------------------
 
-Row = namedtuple("Row", "step loss low high n lr norm speed memory mfu elapsed")  # n step lines made one
+# Of n step lines that have a loss: the mean of these; from lr on what the last line says.
+Row = namedtuple("Row", "step loss low high n lr norm speed memory mfu elapsed")
 Eval = namedtuple("Eval", "step train val bits")
 Trouble = namedtuple("Trouble", "headline why remedy flags")  # flags: what to go on with, as a dict
 
@@ -314,8 +316,10 @@ class Run:
         "A new run, or one that goes on from an earlier step: what was written of later steps is void."
         again = number(record.get("resumed_from"))
         first_void = -math.inf if again is None else again
+        self.pending = [reading for reading in self.pending if reading[0] <= first_void]
         self.make_row()
         self.rows = [row for row in self.rows if row.step <= first_void]
+        self.lines_a_row = self.rows[-1].n if self.rows else 1
         self.evals = [e for e in self.evals if e.step <= first_void]
         self.samples = [(step, text) for step, text in self.samples if step <= first_void]
         config = record.get("config")
@@ -349,7 +353,7 @@ class Run:
         self.pending = []
         if len(self.rows) >= 2 * MOST_ROWS:
             self.rows = merged(self.rows)
-            self.lines_a_row *= 2
+            self.lines_a_row = self.rows[-1].n
 
     def on_eval(self, record):
         step, *losses = numbers(map(record.get, EVAL_KEYS))
@@ -466,10 +470,10 @@ class Run:
 
     def pause(self):
         "How many seconds lie between two readings."
-        recent = [row.elapsed for row in self.rows[-20:] if row.elapsed is not None]
+        recent = [row for row in self.rows[-20:] if row.elapsed is not None]
         if len(recent) < 2:
             return 0
-        return (recent[-1] - recent[0]) / (len(recent) - 1)
+        return (recent[-1].elapsed - recent[0].elapsed) / sum(row.n for row in recent[1:])
 
     def ask_lock(self):
         """Whether a process is at it now: gpt.py holds a lock on metrics.jsonl while it runs, also while it

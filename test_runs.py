@@ -310,6 +310,34 @@ def test_reader_is_quick_and_small(tmp_path):
     assert min(row.low for row in run.rows) == pytest.approx(2.0, abs=1e-3)
 
 
+def test_rows_of_a_long_run_that_goes_on_from_an_earlier_step(tmp_path):
+    "Step lines wait until they are enough for a Row: none is lost, and what is void goes, whatever waits."
+    count = 5 * runs.MOST_ROWS + 3
+    losses = [3 - i / 1e4 for i in range(count)]
+    file = tmp_path / "metrics.jsonl"
+    records = [
+        {"kind": "step", "step": i, "loss": loss, "lr": i, "elapsed_s": 5 * i} for i, loss in enumerate(losses)
+    ]
+    lines = map(json.dumps, records)
+    file.write_text("\n".join(lines) + "\n")
+    run = Run(tmp_path)
+    run.poll()
+    assert run.rows[-1].step == run.rows[-1].lr == run.step == count - 1
+    assert sum(row.n for row in run.rows) == count
+    assert sum(row.n * row.loss for row in run.rows) == pytest.approx(sum(losses))
+    assert run.pause() == 5  # seconds between two lines, not two Rows: a run that says nothing is told in time
+    begun = [
+        {"kind": "step", "step": 100, "loss": 2.5, "lr": 7},
+        {"kind": "step", "step": count, "loss": 9.0},
+        {"kind": "start", "resumed_from": 100},
+    ]
+    with open(file, "a") as log:
+        log.writelines(json.dumps(line) + "\n" for line in begun)
+    run.poll()
+    assert run.rows[-1].step == run.step == 100 and run.rows[-1].lr == 7
+    assert max(row.high for row in run.rows) == 3
+
+
 # ---- states ------------------------------------------------------------------------------------------------
 
 

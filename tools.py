@@ -295,8 +295,8 @@ def block_time(run, threads):
     return recipes.median_ms(pass_through, times=5)
 
 def threads_that_wait(run):
-    """-> a warning, or nothing. CPU threads that share a piece of work wait for each other by spinning: where
-    other programs want the cores as well, two were seen to take ten times as long as one."""
+    """-> a warning, or nothing. CPU threads that share a piece of work wait for each other: where other
+    programs want the cores as well, two can take longer than one."""
     try:
         alone = block_time(run, 1)
         together = block_time(run, run.threads)
