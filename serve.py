@@ -137,6 +137,11 @@ class Server(socketserver.ThreadingTCPServer):
         super().server_close()
         self.closing = True
         self.model_thread.shutdown(cancel_futures=True)
+        # Answers that were cut let go of their tensors now: as Python ends, torch would crash at that.
+        end = time.monotonic() + 0.3
+        for thread in threading.enumerate():
+            if thread.daemon:
+                thread.join(max(0, end - time.monotonic()))
 
 # ---- a connection: reads requests, refuses what it must, writes answers ------------------------------------
 
