@@ -742,7 +742,9 @@ def merge_bytes(counts, size):
             pieces_with[pair].add(p)
     heap = [(-n, pair) for pair, n in pair_counts.items()]    # the commonest pair comes out first
     heapq.heapify(heap)
+    progress = Progress("learning", " tokens", size)
     while heap and len(tokens) < size:
+        progress.show(len(tokens))
         minus_n, pair = heapq.heappop(heap)
         if pair_counts[pair] == 0 or pair_counts[pair] != -minus_n:
             continue                                          # an old count: the heap has the new one, too
@@ -754,16 +756,19 @@ def merge_bytes(counts, size):
         for p in pieces_with.pop(pair):
             old_ids, n = pieces[p]
             new_ids = merge(old_ids, pair, new)
-            for neighbours in zip(old_ids, old_ids[1:]):
-                pair_counts[neighbours] -= n
-                changed.add(neighbours)
-            for neighbours in zip(new_ids, new_ids[1:]):
-                pair_counts[neighbours] += n
-                pieces_with[neighbours].add(p)
-                changed.add(neighbours)
+            before = Counter(zip(old_ids, old_ids[1:]))
+            after = Counter(zip(new_ids, new_ids[1:]))
+            # A long piece changes in few places: sets find them faster than a loop over all its pairs.
+            different = {neighbours for neighbours, _ in before.items() ^ after.items()}
+            for neighbours in different:
+                pair_counts[neighbours] += n * (after[neighbours] - before[neighbours])
+                if after[neighbours]:
+                    pieces_with[neighbours].add(p)
+            changed |= different
             pieces[p] = new_ids, n
         for neighbours in changed:
             heapq.heappush(heap, (-pair_counts[neighbours], neighbours))
+    progress.end()
     return tokens
 
 def merge(ids, pair, new):

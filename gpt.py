@@ -19,7 +19,7 @@ Who wants to know how GPTs are trained reads batches, model, optimizer, sampling
 500 lines; much of the rest is there so that nothing is lost. What else one does with runs is in tools.py.
 """
 import argparse, base64, codecs, contextlib, copy, ctypes, dataclasses, difflib, functools, hashlib, itertools
-import json, math, os, platform, re, shlex, signal, subprocess, sys, threading, time, zipfile
+import json, math, mmap, os, platform, re, shlex, signal, subprocess, sys, threading, time, zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -168,7 +168,7 @@ class TrainConfig:
     seed: int = knob(1337, "decides the first weights, the text's order, and dropout", "0 <= seed < 2 ** 63")
     batch_size: int = knob(32, "sequences in an optimizer step, over all processes", "1 <= batch_size <= 1e6")
     micro_batch: int = knob(0, "so many at a time: trades memory for time; 0: all", "micro_batch >= 0")
-    checkpoint_activations: bool = knob(False, "compute blocks twice: a third more time, far less memory")
+    checkpoint_activations: bool = knob(False, "compute blocks twice: far less memory, up to half more time")
     max_iters: int = knob(1000, "stop after so many steps; 0: no such limit", "max_iters >= 0")
     epochs: float = knob(0.0, "stop after so many passes over the text; 0: no limit", "0 <= epochs <= 1e9")
     max_minutes: float = knob(0.0, "stop after so many minutes; 0: no such limit", "max_minutes >= 0")
@@ -185,6 +185,7 @@ class TrainConfig:
     momentum: float = knob(0.95, "Muon's memory of gradients", "0 <= momentum < 1")
     grad_clip: float = knob(1.0, "scale a longer gradient down to this norm; 0: never", "grad_clip >= 0")
     dropout: float = knob(0.1, "share of activations left out in training", "0 <= dropout < 1")
+    noise: float = knob(0.0, "share of tokens misread in training, as others of the text", "0 <= noise < 1")
     eval_interval: int = knob(100, "steps between evaluations; each one saves", "eval_interval >= 1")
     save_minutes: float = knob(0.0, "also save after so many minutes; 0: at evaluations", "save_minutes >= 0")
     keep: int = knob(0, "checkpoints of earlier evaluations to keep, as step-N.pt", "0 <= keep <= 10_000")
@@ -230,7 +231,7 @@ def convert(f, value):
     if f.type is tuple:
         texts = [value] if isinstance(value, str) else value
         expect(isinstance(texts, (list, tuple)), f"--{f.name} {texts!s:.50}: expected a text, or several")
-        return tuple(str(text).replace("\\n", "\n") for text in texts)  # a line's end is hard to type
+        return tuple(str(text).replace("\\n", "\n") for text in texts if text)  # \n is hard to type
     if choices(f):
         word = str(value).lower().removeprefix("torch.")      # torch.float32 is "float32"
         check_known([word], choices(f), f"--{f.name}")
@@ -366,6 +367,9 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, words):
         asked, unknown = self.parse_known_intermixed_args(words)
+        loose = [word for word in unknown if not word.startswith("-")]
+        expect(not loose, f"{' '.join(loose)}: a value without its flag; "
+               "for several values, repeat the flag: --teacher a --teacher b")
         check_known([word.partition("=")[0] for word in unknown], self.flags)
         return vars(asked)
 
@@ -602,7 +606,8 @@ def manual():
             text = re.sub(r'\*\*|\*(?=\w)|(?<=\w)\*|"|\[\d+\]', "", paragraph)  # *emphasis*, "code", [1]
             text = " ".join(text.split())
             letters = sum(c.isalpha() or c in " ,.-" for c in text)
-            if re.fullmatch("[A-Z].{60,}[.!?]", text) and letters > 0.93 * len(text):
+            prose = re.fullmatch("[A-Z].{60,}[.!?]", text) and not re.search(r"__|\(\)", text)
+            if prose and letters > 0.93 * len(text):
                 found[text] = True
     return "\n\n".join(found)
 
@@ -660,6 +665,8 @@ def open_folder(folder, level):
         corpus = SimpleNamespace(val_bytes=int(meta["val_bytes"]), sha256=str(meta.get("sha256", "")))
         corpus.tokenizer = load_tokenizer(meta["tokenizer"])
         corpus.train = np.memmap(folder / "train.bin", dtype, "r")
+        if corpus.train.nbytes > 1 << 30 and hasattr(mmap, "MADV_RANDOM"):
+            corpus.train._mmap.madvise(mmap.MADV_RANDOM)      # no megabytes read ahead for each short window
         corpus.val = np.memmap(folder / "val.bin", dtype, "r")
         whole = [len(corpus.train), len(corpus.val)] == [meta["train_tokens"], meta["val_tokens"]]
         expect(whole, f"{folder}: a .bin was cut short; prepare it again")
@@ -922,6 +929,14 @@ def dropout(x, p):
     threshold = min(round(p * 65536), 65535) - 32768          # a share p of all 16-bit numbers lies below
     keep = bits[:x.numel()].view(x.shape).ge_(threshold)      # 1 or 0, still in 16 bits
     return x * keep.to(x.dtype).div_(1 - p)
+
+def misread(ids, p):
+    """Puts other tokens of the batch in the places of a share p of them. What comes next is then guessed from
+    all that was read, not from one word by heart; unlike dropout, it takes no strength from the model."""
+    if p == 0:
+        return ids
+    others = ids.flatten()[torch.randint(ids.numel(), ids.shape, device=ids.device)]
+    return torch.where(torch.rand(ids.shape, device=ids.device) < p, others, ids)
 
 # ---- the optimizer -----------------------------------------------------------------------------------------
 
@@ -1302,12 +1317,21 @@ class Ranks:
     def __init__(self, device):
         self.rank = int(os.environ.get("RANK", 0))
         self.world_size = int(os.environ.get("WORLD_SIZE", 1))
+        self.at_work = time.monotonic()                       # since then it waits for others, or works long
         self.device = pick_device(device, int(os.environ.get("LOCAL_RANK", 0)))
         if self.world_size > 1 and not dist.is_initialized():
             how = ("the processes can't reach each other. Where hosts call themselves 127.0.1.1, type first, "
                    "with the name of each host's own network:  export GLOO_SOCKET_IFNAME=eth0")
             with explain(how, RuntimeError, kind=RunError):
-                dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
+                self.join("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
+
+    def join(self, backend):
+        """torchrun (2.13) keeps its store when it starts processes anew: they must not find the addresses of
+        those that are gone. Hosts may count restarts differently; several need what the README says."""
+        store, rank, world_size = next(dist.rendezvous("env://"))
+        if os.environ.get("LOCAL_WORLD_SIZE") == str(world_size):
+            store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
 
     def prepared(self, make):
         "make() in the first process of each host; the others wait. -> what it gave in process 0, to all."
@@ -1365,6 +1389,10 @@ def keep_memory():
     with contextlib.suppress(OSError, AttributeError, TypeError):  # not glibc
         ctypes.CDLL(None).mallopt(M_TRIM_THRESHOLD, 2 ** 31 - 1)
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2 ** 31 - 1)
+
+def out_of_memory(error):
+    why = " ".join(str(error).split())
+    return isinstance(error, MemoryError) or re.search("out of memory|n't allocate|enough memory", why)
 
 def name_of(dtype):
     return str(dtype).removeprefix("torch.")
@@ -1479,6 +1507,7 @@ def mean_loss(model, windows, rows, autocast, ranks):
     total = torch.zeros(2, device=ranks.device)               # loss, tokens
     inputs, targets = (part[ranks.rank::ranks.world_size] for part in windows)
     for first in range(0, len(inputs), rows):                 # none, where there are fewer than processes
+        ranks.at_work = time.monotonic()
         x, y = (to_device(part[first:first + rows], ranks.device) for part in (inputs, targets))
         with autocast():
             loss = model(x, targets=y)
@@ -1598,7 +1627,7 @@ class TrainingRun:
         if checkpoint:
             weights, tokenizer = model_of(checkpoint, self.resumed)
         elif self.config.init_from:
-            weights, tokenizer = self.weights_from_elsewhere(asked)
+            weights, tokenizer = other_file("tools").weights_from_elsewhere(self, asked)
         if self.config.tracker != "none":                     # a missing one is told before anything begins
             need(self.config.tracker)
         if self.config.keep or self.config.teacher:
@@ -1619,12 +1648,13 @@ class TrainingRun:
                 self.restore(checkpoint)
         latest, earliest = self.ranks.all_reduce_max(self.progress.step, -self.progress.step)
         expect(latest == -earliest, "processes begin at different steps: all hosts must see the run's folder")
-        self.heard_at = time.monotonic()                      # the other processes, for tools.py to watch
+        self.teacher = None
+        if self.config.teacher and self.config.teacher_share:
+            self.teacher = other_file("tools").Teacher(self)
         self.open_run_folder(cleanup)
         if not checkpoint:
             self.save("latest.pt")                            # from now on --resume works, come what may
         self.print_summary()
-        self.teacher = other_file("tools").Teacher(self) if self.config.teacher else None
         for note in self.notes:
             self.warn(note)
         cleanup.push(self.log_error)
@@ -1634,25 +1664,10 @@ class TrainingRun:
         self.skips_in_a_row = self.skips_since_log = torch.zeros((), device=self.device)
         self.listen_to_signals(cleanup)
 
-    def weights_from_elsewhere(self, asked):
-        "--init_from: the run takes their shape and their tokens; only the context may be shorter."
-        checkpoint, path = open_checkpoint(self.config.init_from)
-        weights, tokenizer = model_of(checkpoint, path)
-        theirs = {name: getattr(weights.config, name) for name in knobs(ModelConfig)}
-        theirs["block_size"] = min(theirs["block_size"], self.model_config.block_size)
-        theirs["level"] = tokenizer.state["level"]
-        ours = {**vars(self.config), **vars(self.model_config)}
-        for name, value in theirs.items():
-            expect(name not in asked or value == ours[name], f"{path} has --{name} {value}, not {ours[name]}")
-        self.config.level = theirs.pop("level")
-        self.model_config = ModelConfig(**theirs)
-        expect(self.config.freeze <= theirs["n_layer"], f"--freeze: there are {theirs['n_layer']} blocks")
-        return weights, tokenizer
-
     def prepare_batches(self, chosen, tokenizer):
         "text -> tokens -> batches"
         config, ranks, T, B = self.config, self.ranks, self.model_config.block_size, self.config.batch_size
-        expect(B >= ranks.world_size, f"--batch_size {B} leaves some of {ranks.world_size} processes idle")
+        expect(B >= ranks.world_size, f"--batch_size {B} leaves processes idle: {ranks.world_size} would fit")
         chosen = chosen or config.data != KNOBS["data"].default
         self.source = ranks.prepared(lambda: prepare(config, chosen))
         if self.source == "builtin":                          # maybe in place of what can't be had
@@ -1665,13 +1680,16 @@ class TrainingRun:
         for inputs, _ in self.splits:
             check_ids(inputs, self.model_config.vocab_size)
         unknown = np.mean(self.corpus.val[:size] == self.corpus.tokenizer.unknown_id)
-        if unknown > 0.1:
+        if unknown > 0.07:
             self.notes.append(f"{unknown:.0%} of the text to test on are <unk>: unsaid by this model, and "
                               "flattering its loss. --level char or bpe can say all")
         self.first_row = ranks.rank * B // ranks.world_size   # our rows of each batch: from here on
         self.end_row = (ranks.rank + 1) * B // ranks.world_size
         largest_share = -(-B // ranks.world_size)             # rounded up: the same in all processes
         self.micro_batch = min(config.micro_batch or B, largest_share)
+        text = int.from_bytes(self.corpus.sha256.encode()[:6], "big")
+        largest, smallest = ranks.all_reduce_max(text, -text)
+        expect(largest == -smallest, f"{self.source} is another text on another host: copy one to all")
         self.steps_per_epoch = self.batches.windows / B
         limits = [config.max_iters, math.ceil(config.epochs * self.steps_per_epoch)]
         self.max_steps = min([limit for limit in limits if limit], default=math.inf)
@@ -1779,9 +1797,11 @@ class TrainingRun:
         loss = f"begins near ln({m.vocab_size:,}) = {math.log(m.vocab_size):.2f}: every token is as likely"
         if config.init_from or self.resumed:
             loss = "begins where the weights had come to"
-        preset = load_presets().get(config.preset, {})
-        if "expect" in preset.get(config.level, {}):
-            loss += f"; {config.preset}'s full run: {preset[config.level]['expect']}"
+        expected = load_presets().get(config.preset, {}).get(config.level, {}).get("expect", "")
+        if expected.endswith(f" on {config.data}"):
+            loss += f"; {config.preset}'s full run: {expected}"
+        if self.teacher:
+            loss += f"\nteacher    {', '.join(config.teacher)}: {config.teacher_share:.0%} of the loss"
         self.log.say(f"""\
 device     {where}, processes: {self.ranks.world_size}
 precision  {name_of(self.dtype)}; {self.why_dtype}
@@ -1831,7 +1851,7 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         while True:
             entered = time.monotonic()
             i, self.progress.elapsed_s, number = self.wait_for_answers()
-            self.heard_at = time.monotonic()
+            self.ranks.at_work = time.monotonic()
             self.signal = int(number)
             word = CONTROL_WORDS[int(i)]
             if self.signal or word == "stop":
@@ -1872,7 +1892,7 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         self.log("eval", step=progress.step, **numbers)
         if better:
             self.save("best.pt")
-        self.evaluation_s = time.monotonic() - begun
+        self.evaluation_s, = self.ranks.all_reduce_max(time.monotonic() - begun)  # the same for all
         if progress.evals_since_best == 3 and not self.warned_of_rise:
             self.warned_of_rise = True
             self.warn(f"validation loss is rising since step {progress.best_step}: the model learns the text "
@@ -1934,10 +1954,12 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         total = torch.zeros((), device=self.device)
         firsts = range(self.first_row, self.end_row, self.micro_batch)
         for first in firsts[:1] if trial else firsts:
+            self.ranks.at_work = time.monotonic()
             end = min(first + self.micro_batch, self.end_row)
             x, y = self.batches(self.progress.step, first, end)
             if self.teacher:
                 y = self.teacher(x, y)                        # how likely each token should have been
+            x = misread(x, self.config.noise)
             self.model.require_backward_grad_sync = first == firsts[-1] and not trial  # DDP's own switch
             with self.autocast():
                 loss = self.model(x, targets=y)
@@ -1953,17 +1975,20 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
                 return self.accumulate(trial)
             except Exception as error:
                 self.adapt(error)
-            self.raw_model.zero_grad()
+            self.clear_gradients()
             torch.cuda.empty_cache()
+
+    def clear_gradients(self):
+        "Of several processes DDP keeps them in buffers of its own: others beside these would cost memory."
+        self.raw_model.zero_grad(set_to_none=self.ranks.world_size == 1)
 
     def adapt(self, error):
         "Memory ran out: smaller micro-batches. torch.compile failed: without it. Anything else is raised."
-        why = " ".join(str(error).split())
-        no_room = isinstance(error, MemoryError) or re.search("out of memory|n't allocate|enough memory", why)
         others_wait = self.ranks.world_size > 1 and self.model.require_backward_grad_sync
         smaller = (self.micro_batch + 1) // 2
-        if no_room:
-            expect(self.micro_batch > 1, "not even one sequence has room: take a smaller preset", RunError)
+        if out_of_memory(error):
+            expect(self.micro_batch > 1, "not even one sequence has room: take a smaller preset, a shorter "
+                   "--block_size, or --checkpoint_activations", RunError)
             expect(not others_wait, "out of memory while others wait for our gradients: type the same with "
                    f"--resume auto --micro_batch {smaller}", RunError)
             self.micro_batch = smaller
@@ -1971,7 +1996,7 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         elif self.compiled and not others_wait and not isinstance(error, UserError):
             self.compiled = False
             torch.compiler.set_stance("force_eager")
-            self.warn(f"--compile failed, going on without: {why:.120}")
+            self.warn(f"--compile failed, going on without: {' '.join(str(error).split()):.120}")
         else:
             raise error
 
@@ -1984,11 +2009,13 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
                 w.grad = torch.zeros_like(w)                  # optimizers pass over what has none
             self.take_step(torch.ones((), device=self.device))  # makes the states, changes nothing
         self.forward_backward(trial=True)
-        self.raw_model.zero_grad()
+        self.clear_gradients()
         fits = -int(self.ranks.all_reduce_max(-self.micro_batch)[0])  # the smallest of all
         if fits < self.micro_batch:
             self.micro_batch = fits
             self.warn(f"out of memory in another process: going on with --micro_batch {fits}")
+        if self.config.max_minutes and not self.resumed and beside("tools.py"):
+            other_file("tools").shorten_evaluations(self)
         self.fraction_at_start = self.fraction_done()
         self.elapsed_at_start = self.progress.elapsed_s
         self.clock_zero = time.monotonic() - self.progress.elapsed_s
@@ -2089,7 +2116,7 @@ def train(**asked):
             grad_norm = nn.utils.clip_grad_norm_(run.raw_model.parameters(), config.grad_clip or math.inf)
             found_inf = (~torch.isfinite(grad_norm)).float()  # 1: this step is skipped
             run.take_step(found_inf)
-            run.raw_model.zero_grad()
+            run.clear_gradients()
             run.scaler.update()
             run.skips_in_a_row = (run.skips_in_a_row + 1) * found_inf  # on the device: log_step() reads them
             run.skips_since_log = run.skips_since_log + found_inf
@@ -2106,8 +2133,10 @@ def train_command(asked):
         result = train(**asked)
     except RuntimeError as error:
         gone = re.search("gloo|NCCL|(reset|closed) by peer", str(error))
-        expect(not gone, "another process has ended, or can't be reached; what it said last tells why. Type "
-               "the same again with --resume auto", RunError)
+        expect(not gone, "another process has ended, or can't be reached; what it said last tells why. Go on "
+               "with the same line and, if they are not in it, --out_dir RUN --resume auto", RunError)
+        expect(not out_of_memory(error), "out of memory: --resume goes on from the last checkpoint; give a "
+               "smaller --micro_batch with it, or fewer programs beside it", RunError)
         raise
     if os.environ.get("RANK", "0") == "0":
         folder = shlex.quote(printable(result.out_dir))

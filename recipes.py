@@ -102,6 +102,8 @@ def memory_parts(m, t, device):
         block = 40 * m.n_embd + 6 * m.n_head * m.block_size
     # The logits in 16 bits, in 32 bits, as log-probabilities, and their gradient.
     token = m.n_layer * block + 14 * m.vocab_size
+    if t.checkpoint_activations:                              # each block's input, and one block whole
+        token = m.n_layer * 4 * m.n_embd + block + 14 * m.vocab_size
     rows = t.micro_batch or t.batch_size
     return {"weights": 4 * weights, "gradients": 4 * weights, "optimizers": moments,
             "16-bit copies": 2 * weights, "micro-batch": rows * m.block_size * token, "torch": int(3e8)}
@@ -270,12 +272,11 @@ def auto(asked):
     presets = gpt.load_presets(asked.get("presets"))
     alone = "WORLD_SIZE" not in os.environ
     device = gpt.pick_device(asked.get("device") or "auto")
-    if device.type == "cuda":
-        speed = by_arithmetic({"device": "cuda", "name": gpt.torch.cuda.get_device_name(device)})
-    elif alone:
+    name = gpt.torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    if alone and not gpu_named(name):                         # a CPU, Apple's, a card that is in no table
         speed = measured(device)
     else:
-        speed = by_arithmetic({"device": "cpu"})
+        speed = by_arithmetic({"device": device.type, "name": name})
     size = bytes_of(asked.get("data") or gpt.KNOBS["data"].default)
     choice = chosen(presets, asked, size, speed)
     if os.environ.get("RANK", "0") == "0":
@@ -291,21 +292,38 @@ def chosen(presets, asked, known_size, speed):
     minutes = gpt.convert(gpt.KNOBS["max_minutes"], asked.get("max_minutes") or preset["max_minutes"])
     size = known_size or rule["unknown_size"]
     level = asked.get("level") or level_of(presets, "auto", known_size)
-    values = {**gpt.recipe(presets, "auto", level), "max_minutes": minutes}
+    values = gpt.recipe(presets, "auto", level)
     if level == "bpe" and gpt.beside("data.py"):              # which learns tokens of its own
         values |= row_of(rule["bpe"], size)
 
-    shape, m, t, tokens_per_s = largest_shape(rule, values, asked, minutes, speed)
-    text = size / BYTES_A_TOKEN[level]                        # tokens
-    passes = min(readable(minutes, tokens_per_s) / text, rule["passes"])
-    tokens = passes * text                                    # read in the whole run
+    held_out = gpt.convert(gpt.KNOBS["val_fraction"], asked.get("val_fraction") or 0.1)
+    text = (1 - held_out) * size / BYTES_A_TOKEN[level]       # tokens to learn from
+    limits = {"max_minutes": minutes, "epochs": rule["passes"]}
+    if any(gpt.convert(gpt.KNOBS[name], asked.get(name) or 0) for name in ("max_iters", "epochs")):
+        limits = dict.fromkeys(gpt.LIMITS, 0)                 # the end is chosen already
+    values |= limits
+
+    def allowed(m, t):
+        "Tokens, by the limits of steps and passes."
+        by_steps = t.max_iters * t.batch_size * m.block_size or math.inf
+        by_passes = t.epochs * text or math.inf
+        return min(by_steps, by_passes)
+
+    def readable(m, t, tokens_per_s):
+        "The same, in these minutes."
+        return min(FOR_TRAINING * 60 * minutes * tokens_per_s, allowed(m, t))
+
+    shape, m, t, tokens_per_s = largest_shape(rule, values, asked, readable, speed)
+    tokens = readable(m, t, tokens_per_s) if t.max_minutes else allowed(m, t)
     steps = tokens / (t.batch_size * m.block_size)
-    values |= {**shape, "epochs": rule["passes"], **row_of(rule["dropout"], passes)}
+    passes = tokens / text
+    values |= {**shape, **row_of(rule["dropout"], passes)}
     values["eval_interval"] = max(10, round_down(steps / EVALUATIONS))
     # A token costs a third of what it costs in training, and is read of both splits.
     values["eval_tokens"] = max(5000, round_down(EVALUATING * tokens / EVALUATIONS * 3 / 2))
 
-    how_long = f"{size / 1e6:.2g} MB of text" if known_size else "a text of unknown length"
+    long = f"{size / 1e6:.2g} MB" if size >= 1e5 else f"{size / 1e3:.2g} kB"
+    how_long = f"{long} of text" if known_size else "a text of unknown length"
     dropout = asked.get("dropout", values["dropout"])
     why = (f"auto       {how_long}, {minutes:g} minutes, {gpt.short(tokens_per_s)} tokens/s: level {level}, "
            f"{m.n_layer} layers, {m.n_embd} wide, dropout {dropout}; "
@@ -319,11 +337,7 @@ def level_of(presets, name, size):
         return row_of(rule["levels"], size or rule["unknown_size"])["level"]
     return gpt.recipe(presets, name)["level"]
 
-def readable(minutes, tokens_per_s):
-    "Tokens in a run of so many minutes."
-    return FOR_TRAINING * 60 * minutes * tokens_per_s
-
-def largest_shape(rule, values, asked, minutes, speed):
+def largest_shape(rule, values, asked, readable, speed):
     """The last of the rule's shapes that reads enough tokens for each of its weights -> its values, both
     configurations with what is asked for, and its speed"""
     shapes = rule["shapes"]
@@ -337,7 +351,7 @@ def largest_shape(rule, values, asked, minutes, speed):
         m.vocab_size = t.vocab_size or TYPICAL_VOCABULARY[t.level]
         tokens_per_s, threads = speed(m, t)
         enough = rule["tokens_a_weight"] * matrix_weights(m)
-        if found and readable(minutes, tokens_per_s) < enough:
+        if found and readable(m, t, tokens_per_s) < enough:
             break                                             # and larger ones are slower
         found = {**shape, "threads": threads}, m, t, tokens_per_s
     return found
@@ -428,7 +442,7 @@ class PlanConfig:
     price: float = gpt.knob(0.0, "of one card for an hour, in dollars; 0: not told", "0 <= price <= 1e6")
 
 PLANNED = ("preset", "presets", "level", "vocab_size", "batch_size", "micro_batch", "max_iters", "optimizer",
-           "dropout")                                         # knobs of training on which a plan depends
+           "dropout", "checkpoint_activations")               # knobs of training on which a plan depends
 LINK_USED = 0.75                                              # all_reduce gets about so much of a link
 LINKS = {"NVLink-4": 450, "NVLink-3": 300, "PCIe-5": 64, "PCIe-4": 32, "PCIe-3": 16,  # GB/s each way
          "400-Gbit/s": 50, "100-Gbit/s": 12.5, "25-Gbit/s": 3.125, "10-Gbit/s": 1.25}
@@ -446,6 +460,8 @@ def plan(m, t, gpu, gpus, gigabytes, mfu):
     rows = min(t.micro_batch or share, share)
     last_rows = share - rows * (math.ceil(share / rows) - 1)  # of the last micro-batch
     row_s = m.block_size * flops_per_token(m) / speed
+    if t.checkpoint_activations:                              # blocks go forward twice
+        row_s *= 4 / 3
     compute_s = share * row_s
 
     # all_reduce in a ring: each number goes around twice, to be summed and to be told, and each time a card
@@ -491,7 +507,9 @@ def seconds_said(s):
 def hours_said(hours):
     if hours >= 48:
         return f"{hours / 24:.1f} days"
-    return f"{hours:.1f} hours" if hours >= 2 else f"{60 * hours:.1f} minutes"
+    if hours >= 2:
+        return f"{hours:.1f} hours"
+    return f"{60 * hours:.1f} minutes" if hours >= 1 / 30 else f"{3600 * hours:.2g} s"
 
 def plan_command(asked):
     "A training on machines that are not here: memory, speed, traffic, hours and money, by arithmetic."
@@ -500,8 +518,10 @@ def plan_command(asked):
     presets = gpt.load_presets(asked.get("presets"))
     name = asked.get("preset", "gpt2")
     level = gpt.convert(gpt.KNOBS["level"], asked.get("level") or level_of(presets, name, None))
-    m, t = expand(presets, name, level, asked, machine()[0])
-    gpt.expect(t.max_iters, f"preset {name} ends by the clock, not by steps: give --max_iters")
+    m, t = expand(presets, name, level, asked, {"device": "cuda", "name": gpu.name})
+    gpt.expect(t.max_iters, f"a plan counts steps, and preset {name} has no number of them: give --max_iters")
+    hosts_full = o.gpus <= o.gpus_per_host or o.gpus % o.gpus_per_host == 0
+    gpt.expect(hosts_full, f"--gpus {o.gpus} do not fill hosts of {o.gpus_per_host}: give --gpus_per_host")
     gpt.expect(t.batch_size >= o.gpus, f"--gpus {o.gpus}: a batch has {t.batch_size} sequences, one for each "
                f"at least: give --batch_size {o.gpus} or fewer --gpus")
 
@@ -553,15 +573,20 @@ def print_plan(m, t, o, gpu, p):
         f"{gpu.link:g} GB/s, inside of a host{outside}")
     needs = sum(p["memory"].values())
     parts = ", ".join(f"{what} {size / 1e9:.2f}" for what, size in p["memory"].items())
-    too_much = needs > 0.95e9 * gpu.memory
-    advice = " Too much: take a smaller --micro_batch or a larger card." if too_much else ""
+    excess = needs - 0.95e9 * gpu.memory
+    advice = ""
+    if excess > 0:
+        lever = "a smaller --micro_batch or " if p["micro_batch"] > 1 else "--checkpoint_activations true or "
+        can_help = p["memory"]["micro-batch"] > excess
+        advice = f" Too much: take {lever if can_help else ''}a larger card."
     say("memory", f"{needs / 1e9:.1f} GB on each card: {parts}.{advice}")
     say("compute", f"{flops_per_token(m) / 1e9:.3g} GFLOP a token. At {o.mfu:.0%} of its peak a card takes "
         f"{seconds_said(p['compute_s'])} a step for {p['rows']} of {t.batch_size} sequences, "
         f"{p['micro_batch']} at a time")
     if t.optimizer == "muon":
-        say("Muon", f"{muon_flops(m) / 1e12:.3g} TFLOP a step, shared out, then gathered: "
-            f"{seconds_said(p['muon_s'])}")
+        alone_s = muon_flops(m) / (o.mfu * 1e12 * gpu.tflops)
+        shared = f"; shared out, then gathered: {seconds_said(p['muon_s'])}" if o.gpus > 1 else ""
+        say("Muon", f"{muon_flops(m) / 1e12:.3g} TFLOP a step, {seconds_said(alone_s)} on one card{shared}")
     if o.gpus > 1:
         say("gradients", f"{p['sent_bytes'] / 1e9:.3g} GB a step from each card to the next: "
             f"{seconds_said(p['send_s'])} at {LINK_USED:.0%} of {p['gigabytes_per_s']:g} GB/s. The backward "

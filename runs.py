@@ -27,6 +27,11 @@ try:
 except ImportError:                              # Windows has no such locks
     fcntl = None
 
+# Knobs of training that leave the loss as it is, up to rounding.
+HARMLESS = {"out_dir", "resume", "colab_drive", "presets", "eval_interval", "sample_every", "sample_prompt",
+            "sample_tokens", "log_interval", "save_minutes", "keep", "tracker", "seed", "device", "threads",
+            "dtype", "compile", "micro_batch", "checkpoint_activations"}
+
 # ---- text and numbers --------------------------------------------------------------------------------------
 
 # Samples, logs, names and models' answers can hold anything: escape sequences that a terminal would obey,

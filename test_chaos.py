@@ -1624,7 +1624,7 @@ class Hosts:
             command = f"until {command}; do sleep 5; done"
         command = f"hostname node-{host}; mount --bind {shlex.quote(str(hosts))} /etc/hosts; {command}"
         words = ["ip", "netns", "exec", self.space[host], "unshare", "-u", "-m", "bash", "-c", command]
-        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
         if names == "Debian":
             env["GLOO_SOCKET_IFNAME"] = "cable"
         with open(f"said-{host}", "ab") as said:

@@ -469,7 +469,7 @@ def silence(tmp_path, monkeypatch):
         said, ended = [], []
 
         def __init__(self, seconds):
-            self.heard_at = time.monotonic() - seconds
+            self.ranks = types.SimpleNamespace(at_work=time.monotonic() - seconds)
 
         def warn(self, text):
             self.said.append(text)
@@ -498,7 +498,7 @@ def test_a_minute_without_the_other_processes_is_told_once(silence):
     time.sleep(0.1)
     (text,) = check.run.said
     assert "no word from the other processes for 61 s" in text and "control" in text
-    check.run.heard_at = time.monotonic()
+    check.run.ranks.at_work = time.monotonic()
     until(lambda: len(check.run.said) == 2)
     assert check.run.said[1] == "the other processes are heard again"
 
@@ -506,9 +506,9 @@ def test_a_minute_without_the_other_processes_is_told_once(silence):
 def test_an_evaluation_that_takes_long_is_no_silence(silence):
     check = silence(40)
     time.sleep(0.1)
-    check.run.heard_at = time.monotonic()
+    check.run.ranks.at_work = time.monotonic()
     until(lambda: check.longest > 39)
-    check.run.heard_at = time.monotonic() - 100
+    check.run.ranks.at_work = time.monotonic() - 100
     time.sleep(0.1)
     assert check.run.said == []
 
@@ -524,7 +524,9 @@ def test_a_silence_that_grows_is_told(silence, monkeypatch):
 def test_stop_is_obeyed_while_the_training_waits_for_others(silence, tmp_path):
     check = silence(61)
     until(lambda: check.run.said)
-    assert not check.run.ended
+    (tmp_path / "control").write_text("pause")  # for when the others are heard again
+    time.sleep(0.1)
+    assert not check.run.ended and (tmp_path / "control").read_text() == "pause"
     (tmp_path / "control").write_text("stop")
     until(lambda: check.run.ended)
     assert check.run.ended[0] == 1
@@ -535,18 +537,24 @@ def test_stop_is_obeyed_while_the_training_waits_for_others(silence, tmp_path):
 
 
 def test_a_run_ends_with_how_good_that_is_and_what_to_try_next(place):
-    def said(loss, **changes):
+    def said(loss, reason="done", **changes):
         asked = {"preset": "nano", "level": "word", **changes}
         model, config = gpt.configure(asked)
         Path("config.json").write_text(json.dumps({"model": vars(model), "train": vars(config)}))
-        return tools.afterwards(types.SimpleNamespace(out_dir=".", best_val_loss=loss))
+        return tools.afterwards(types.SimpleNamespace(out_dir=".", best_val_loss=loss, reason=reason))
 
     usual = gpt.load_presets()["nano"]["word"]["expect"].split()[1]
     better = "Lower yet:\n  python gpt.py train --preset micro --level word"
     assert said(4.9712) == f"4.97 per word: nano usually comes to {usual}. {better}"
     assert f"comes to {usual} without --max_iters." in said(5.5, max_iters=100)
     assert said(5.5, data="my text.txt") == f"{better} --data 'my text.txt'"
-    more = said(1.5, preset="laptop", level="char", data="shakespeare", max_minutes=3)
+    changed = said(5.5, n_layer=1, n_head=1, optimizer="adamw", teacher="runs/t", threads=1, eval_interval=50)
+    assert f"comes to {usual} without --n_layer --n_head --teacher --optimizer." in changed
+    assert changed.endswith("--level word --teacher runs/t")
+    assert said(3.0, level="bpe", vocab_size=500).endswith("--preset micro --level bpe --vocab_size 500")
+    enough = said(1.5, preset="laptop", level="char", data="shakespeare", max_minutes=3)
+    assert enough == "1.50 per character: laptop usually comes to 1.45."  # it was not the clock that ended it
+    more = said(1.5, "time", preset="laptop", level="char", data="shakespeare", max_minutes=3)
     assert more.startswith("1.50 per character: laptop usually comes to 1.45. Lower yet:")
     assert more.endswith("--preset laptop --max_minutes 6 --level char --data shakespeare")
     assert said(3.0, preset="gpt2", level="bpe") == ""
@@ -619,6 +627,47 @@ def test_a_teacher_that_can_not_teach_is_one_line(school):
         gpt.train(**ask, teacher="runs/nobody")
     with pytest.raises(gpt.UserError, match="runs/a sees 16 tokens, this run 32: --block_size 16 would fit"):
         gpt.train(**{**ask, "block_size": 32}, teacher="runs/a")
+
+
+def test_a_teacher_that_can_not_teach_leaves_no_run_behind(school):
+    before = sorted(os.listdir("runs"))
+    with pytest.raises(gpt.UserError):
+        gpt.train(**{**MINI, "data": "story.txt", "out_dir": "runs/new"}, teacher="runs/nobody")
+    assert sorted(os.listdir("runs")) == before
+
+
+def test_a_run_can_go_on_when_its_teacher_is_gone(school, capsys):
+    shutil.copytree("runs/a", "runs/gone")
+    gpt.train(**{**MINI, "data": "story.txt", "out_dir": "runs/pupil", "max_iters": 2}, teacher="runs/gone")
+    assert "teacher    runs/gone: 50% of the loss" in capsys.readouterr().out
+    shutil.rmtree("runs/gone")
+    for steps, asked in enumerate(({"teacher_share": 0}, {"teacher_share": 0.5, "teacher": ""}), start=3):
+        result = gpt.train(resume="runs/pupil", max_iters=steps, **asked)
+        assert result.reason == "done"
+    assert "teacher  " not in capsys.readouterr().out
+
+
+# ---- minutes -----------------------------------------------------------------------------------------------
+
+
+def test_on_a_slow_machine_evaluations_leave_the_minutes_to_training(place, monkeypatch, capsys):
+    monkeypatch.setattr(tools, "EVALUATION_SHARE", 1e-6)  # as on a machine of a tenthousandth of the speed
+    asked = {**MINI, "preset": "nano", "data": "story.txt", "max_iters": 0, "max_minutes": 0.02}
+    gpt.train(**asked, out_dir="runs/slow")
+    one_batch = MINI["batch_size"] * MINI["block_size"]
+    assert f"evaluations read {one_batch} of 4,000 tokens" in capsys.readouterr().out
+    saved = gpt.load_checkpoint(Path("runs/slow/latest.pt"))
+    assert saved["train_config"]["eval_tokens"] == one_batch and saved["progress"]["step"] > 1
+    result = gpt.train(resume="runs/slow", max_minutes=0.03)  # whose losses are of the same text
+    assert result.reason == "time" and "evaluations read" not in capsys.readouterr().out
+    assert gpt.load_checkpoint(Path("runs/slow/latest.pt"))["train_config"]["eval_tokens"] == one_batch
+
+
+def test_a_machine_that_is_fast_enough_evaluates_on_all(place, capsys):
+    asked = {**MINI, "preset": "nano", "data": "story.txt", "max_iters": 2, "max_minutes": 10}
+    gpt.train(**asked, out_dir="runs/fast")
+    assert "evaluations read" not in capsys.readouterr().out
+    assert gpt.load_checkpoint(Path("runs/fast/latest.pt"))["train_config"]["eval_tokens"] == 1_000_000
 
 
 def fake_tracker(monkeypatch, name):

@@ -242,7 +242,7 @@ class SilenceCheck:
 
     def __init__(self, run):
         self.run = run
-        self.longest = 0.0                                    # silence that was none: an evaluation, say
+        self.longest = 0.0                                    # silence that was none: a sample, say
         self.closed = threading.Event()
         self.thread = threading.Thread(target=self.watch, daemon=True)
         self.thread.start()
@@ -256,11 +256,11 @@ class SilenceCheck:
 
     def watch(self):
         told = False
-        heard_at = self.run.heard_at
+        at_work = self.run.ranks.at_work
         while not self.closed.wait(self.PAUSE):
-            self.longest = max(self.longest, self.run.heard_at - heard_at)
-            heard_at = self.run.heard_at
-            silence = time.monotonic() - heard_at
+            self.longest = max(self.longest, self.run.ranks.at_work - at_work)
+            at_work = self.run.ranks.at_work
+            silence = time.monotonic() - at_work
             if silence < max(self.PATIENCE, 3 * self.longest):
                 if told:
                     self.run.warn("the other processes are heard again")
@@ -270,8 +270,10 @@ class SilenceCheck:
                 self.run.warn(f"no word from the other processes for {silence:.0f} s. When they are heard "
                               f"again the run goes on; to end it: echo stop > {self.run.folder / 'control'}")
             told = True
-            if gpt.CONTROL_WORDS[gpt.read_control(self.run.folder)] == "stop":
-                self.end()
+            control = self.run.folder / "control"
+            with contextlib.suppress(OSError):                # other words stay, for when all are heard again
+                if control.is_file() and control.read_bytes().strip() == b"stop":
+                    self.end()
 
     def end(self):
         "From the last checkpoint on it can go on. Nothing but the process's end frees the thread that waits."
@@ -351,19 +353,67 @@ def afterwards(result):
     said = []
     usual = re.fullmatch(r"loss ([\d.]+) on (\w+)", (preset.get(level) or {}).get("expect", ""))
     if usual and usual[2] == data:
-        unset = [key for key in gpt.LIMITS if not used[key]]  # by another limit, which is named
-        recipe = gpt.recipe(presets, name, level)
-        changed = [key for key, value in recipe.items() if used[key] != value and key not in unset]
+        changed = changed_from(gpt.recipe(presets, name, level), used)
         but = f" without --{' --'.join(changed)}" if changed else ""
         loss = f"{result.best_val_loss:.2f} per {LOSS_IS_PER[level]}"
         said.append(f"{loss}: {name} usually comes to {usual[1]}{but}.")
     flags = preset.get("next", "")
-    if minutes:
+    if result.reason == "time":
         flags = f"--preset {name} --max_minutes {2 * minutes:g}"
     if flags:
-        text = "" if data == gpt.KNOBS["data"].default else f" --data {shlex.quote(data)}"
-        said.append(f"Lower yet:\n  python gpt.py train {flags} --level {level}{text}")
+        words = [f"python gpt.py train {flags} --level {level}"]
+        if level == "bpe":
+            words.append(f"--vocab_size {used['vocab_size']}")
+        if data != gpt.KNOBS["data"].default:
+            words.append(f"--data {shlex.quote(data)}")
+        words += [f"--teacher {shlex.quote(teacher)}" for teacher in used["teacher"]]
+        said.append("Lower yet:\n  " + " ".join(words))
     return gpt.printable(" ".join(said))
+
+def changed_from(recipe, used):
+    "The knobs that a run has set otherwise than its preset does, where that moves the loss."
+    usual = {**vars(gpt.fill(gpt.ModelConfig, recipe)), **vars(gpt.fill(gpt.TrainConfig, recipe))}
+    usual = json.loads(json.dumps(usual))                     # with lists for tuples, as in config.json
+    unset = [key for key in gpt.LIMITS if not used[key]]      # by another limit, which is named
+    no_matter = {*runs.HARMLESS, *unset, "data"}
+    return [key for key in gpt.KNOBS if used[key] != usual[key] and key not in no_matter]
+
+# ---- parts of a run that only some runs need ---------------------------------------------------------------
+
+EVALUATION_SHARE = 1 / 40                                     # of a run's minutes, for one evaluation at most
+
+def shorten_evaluations(run):
+    """--max_minutes on a slow machine: evaluations must not take the minutes in which the model learns. So
+    both splits are cut to what can be read in a small part of them, by the time that a few rows take now."""
+    rows = len(run.splits[1][0])                              # of the text to test on
+    some = min(rows, run.micro_batch * run.ranks.world_size)
+    few = [part[:some] for part in run.splits[1]]
+    evaluate = functools.partial(gpt.mean_loss, run.raw_model, few, run.micro_batch, run.autocast, run.ranks)
+    seconds_a_row = recipes.median_ms(evaluate) / 1e3 / some
+    room = EVALUATION_SHARE * 60 * run.config.max_minutes
+    fit = max(some, int(room / seconds_a_row / len(run.splits)))
+    fit = -int(run.ranks.all_reduce_max(-fit)[0])             # the fewest of all processes
+    if fit < rows:
+        tokens = fit * run.model_config.block_size
+        run.config.eval_tokens = tokens                       # also for those who go on with this run
+        run.splits = [[part[:fit] for part in split] for split in run.splits]
+        run.warn(f"{run.config.max_minutes:g} minutes are few on this machine: evaluations read {tokens:,} "
+                 f"of {len(run.corpus.val):,} tokens to test on; python gpt.py eval reads all")
+
+def weights_from_elsewhere(run, asked):
+    "--init_from: the run takes their shape and their tokens; only the context may be shorter."
+    checkpoint, path = gpt.open_checkpoint(run.config.init_from)
+    weights, tokenizer = gpt.model_of(checkpoint, path)
+    theirs = {name: getattr(weights.config, name) for name in gpt.knobs(gpt.ModelConfig)}
+    theirs["block_size"] = min(theirs["block_size"], run.model_config.block_size)
+    theirs["level"] = tokenizer.state["level"]
+    ours = {**vars(run.config), **vars(run.model_config)}
+    for name, value in theirs.items():
+        gpt.expect(name not in asked or value == ours[name], f"{path} has --{name} {value}, not {ours[name]}")
+    run.config.level = theirs.pop("level")
+    run.model_config = gpt.ModelConfig(**theirs)
+    gpt.expect(run.config.freeze <= theirs["n_layer"], f"--freeze: there are {theirs['n_layer']} blocks")
+    return weights, tokenizer
 
 def keep_checkpoint(run):
     "--keep: latest.pt under a name of its own, which the next one does not replace; the oldest ones go."
@@ -385,8 +435,6 @@ class Teacher:
     def __init__(self, run):
         self.run = run
         self.models = [self.load(name) for name in run.config.teacher]
-        names = ", ".join(run.config.teacher)
-        run.log.say(f"teacher    {names}: has {run.config.teacher_share:.0%} of the loss")
 
     def load(self, name):
         checkpoint, path = gpt.open_checkpoint(name)

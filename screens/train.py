@@ -15,7 +15,7 @@ from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Button, DataTable, Input
 
-from runs import clean, fixed, in_words, number, short, size
+from runs import HARMLESS, clean, fixed, in_words, number, short, size
 from screens.basics import (
     DIM, KEY, ROOMY, Words, as_flags, best_loss, bits, command_line, fit_for_a_name, hidden, number_of,
     written,
@@ -80,8 +80,7 @@ model gets it: a block is a token."""
     ]
     COMMON = (*LIMITS, "batch_size", "learning_rate", "dropout", "eval_interval")
     COSTLY = {"n_layer", "n_head", "n_embd", "block_size", "batch_size", "micro_batch", "vocab_size", "data"}
-    HARMLESS = {"run", "data", "eval_interval", "sample_every", "sample_prompt", "sample_tokens",
-                "log_interval", "save_minutes", "keep", "threads", "tracker"}  # to the loss it comes to
+    HARMLESS = HARMLESS | {"run", "data"}        # to the loss that a preset usually comes to
     ELSEWHERE = ("preset", "presets", "level", "data", "out_dir", "resume")  # not among the advanced
 
     def __init__(self):
