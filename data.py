@@ -742,7 +742,7 @@ def merge_bytes(counts, size):
             pieces_with[pair].add(p)
     heap = [(-n, pair) for pair, n in pair_counts.items()]    # the commonest pair comes out first
     heapq.heapify(heap)
-    progress = Progress("learning", " tokens", size)
+    progress = Progress("learning", " tokens", size, len(tokens))
     while heap and len(tokens) < size:
         progress.show(len(tokens))
         minus_n, pair = heapq.heappop(heap)

@@ -165,7 +165,7 @@ class TrainConfig:
     freeze: int = knob(0, "keep the embeddings and the first so many blocks as they are", "0 <= freeze")
     resume: str = knob("", "go on with a run: newest, its folder, or auto (if --out_dir has one already)")
     colab_drive: bool = knob(False, "keep runs on the mounted Google Drive, where they outlive the session")
-    seed: int = knob(1337, "decides the first weights, the text's order, and dropout", "0 <= seed < 2 ** 63")
+    seed: int = knob(1337, "the first weights, the text's order, dropout and noise", "0 <= seed < 2 ** 63")
     batch_size: int = knob(32, "sequences in an optimizer step, over all processes", "1 <= batch_size <= 1e6")
     micro_batch: int = knob(0, "so many at a time: trades memory for time; 0: all", "micro_batch >= 0")
     checkpoint_activations: bool = knob(False, "compute blocks twice: far less memory, up to half more time")
@@ -185,7 +185,7 @@ class TrainConfig:
     momentum: float = knob(0.95, "Muon's memory of gradients", "0 <= momentum < 1")
     grad_clip: float = knob(1.0, "scale a longer gradient down to this norm; 0: never", "grad_clip >= 0")
     dropout: float = knob(0.1, "share of activations left out in training", "0 <= dropout < 1")
-    noise: float = knob(0.0, "share of tokens misread in training, as others of the text", "0 <= noise < 1")
+    noise: float = knob(0.0, "share of tokens replaced by others of the batch, in training", "0 <= noise < 1")
     eval_interval: int = knob(100, "steps between evaluations; each one saves", "eval_interval >= 1")
     save_minutes: float = knob(0.0, "also save after so many minutes; 0: at evaluations", "save_minutes >= 0")
     keep: int = knob(0, "checkpoints of earlier evaluations to keep, as step-N.pt", "0 <= keep <= 10_000")
@@ -367,10 +367,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, words):
         asked, unknown = self.parse_known_intermixed_args(words)
-        loose = [word for word in unknown if not word.startswith("-")]
-        expect(not loose, f"{' '.join(loose)}: a value without its flag; "
-               "for several values, repeat the flag: --teacher a --teacher b")
-        check_known([word.partition("=")[0] for word in unknown], self.flags)
+        check_known([word.partition("=")[0] for word in unknown if word.startswith("-")], self.flags)
+        expect(not unknown, f"{' '.join(unknown)}: a value without its flag; for several, repeat the flag")
         return vars(asked)
 
 def add_loading(parser):
@@ -635,10 +633,11 @@ def prepare(config, chosen):
         trouble = "needs data.py beside gpt.py, to learn tokens of its own"
     else:
         trouble = "is no text, and data.py, which knows more, is not beside gpt.py"
-    expect(not chosen, f"--data {config.data} {trouble}; --data builtin always works", RunError)
+    expect(not chosen, f"--data {config.data} {trouble}; --data builtin --level char always works", RunError)
     note = f"note: {config.data} {trouble}: training on --data builtin, Python's manual"
     print(f"\033[1;33m{note}\033[0m" if sys.stdout.isatty() else note, flush=True)
-    return "builtin"
+    config.data = "builtin"
+    return prepare(config, chosen=True)
 
 def open_corpus(source, config, block_size, tokenizer=None):
     "-> .tokenizer, .train and .val (ids; those of a folder stay on disk until read), .val_bytes, .sha256"
@@ -666,7 +665,7 @@ def open_folder(folder, level):
         corpus.tokenizer = load_tokenizer(meta["tokenizer"])
         corpus.train = np.memmap(folder / "train.bin", dtype, "r")
         if corpus.train.nbytes > 1 << 30 and hasattr(mmap, "MADV_RANDOM"):
-            corpus.train._mmap.madvise(mmap.MADV_RANDOM)      # no megabytes read ahead for each short window
+            corpus.train._mmap.madvise(mmap.MADV_RANDOM)      # nothing is read ahead: windows are short
         corpus.val = np.memmap(folder / "val.bin", dtype, "r")
         whole = [len(corpus.train), len(corpus.val)] == [meta["train_tokens"], meta["val_tokens"]]
         expect(whole, f"{folder}: a .bin was cut short; prepare it again")
@@ -931,8 +930,8 @@ def dropout(x, p):
     return x * keep.to(x.dtype).div_(1 - p)
 
 def misread(ids, p):
-    """Puts other tokens of the batch in the places of a share p of them. What comes next is then guessed from
-    all that was read, not from one word by heart; unlike dropout, it takes no strength from the model."""
+    """Replaces a share p of the ids by others of the same batch, so that the model leans on all that it reads
+    and not on one word. Unlike dropout, it switches off no part of the model."""
     if p == 0:
         return ids
     others = ids.flatten()[torch.randint(ids.numel(), ids.shape, device=ids.device)]
@@ -1317,7 +1316,7 @@ class Ranks:
     def __init__(self, device):
         self.rank = int(os.environ.get("RANK", 0))
         self.world_size = int(os.environ.get("WORLD_SIZE", 1))
-        self.at_work = time.monotonic()                       # since then it waits for others, or works long
+        self.at_work = time.monotonic()                       # since then it waits for others, or is busy
         self.device = pick_device(device, int(os.environ.get("LOCAL_RANK", 0)))
         if self.world_size > 1 and not dist.is_initialized():
             how = ("the processes can't reach each other. Where hosts call themselves 127.0.1.1, type first, "
@@ -1326,8 +1325,9 @@ class Ranks:
                 self.join("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
 
     def join(self, backend):
-        """torchrun (2.13) keeps its store when it starts processes anew: they must not find the addresses of
-        those that are gone. Hosts may count restarts differently; several need what the README says."""
+        """Processes that torchrun starts anew must not find the addresses of those that are gone, but it
+        keeps its store (2.13): so each start gets keys of its own. On one host alone: several may count
+        their restarts differently, and need what the README says."""
         store, rank, world_size = next(dist.rendezvous("env://"))
         if os.environ.get("LOCAL_WORLD_SIZE") == str(world_size):
             store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
@@ -1648,9 +1648,8 @@ class TrainingRun:
                 self.restore(checkpoint)
         latest, earliest = self.ranks.all_reduce_max(self.progress.step, -self.progress.step)
         expect(latest == -earliest, "processes begin at different steps: all hosts must see the run's folder")
-        self.teacher = None
-        if self.config.teacher and self.config.teacher_share:
-            self.teacher = other_file("tools").Teacher(self)
+        taught = self.config.teacher and self.config.teacher_share > 0
+        self.teacher = other_file("tools").Teacher(self) if taught else None
         self.open_run_folder(cleanup)
         if not checkpoint:
             self.save("latest.pt")                            # from now on --resume works, come what may
@@ -1687,9 +1686,9 @@ class TrainingRun:
         self.end_row = (ranks.rank + 1) * B // ranks.world_size
         largest_share = -(-B // ranks.world_size)             # rounded up: the same in all processes
         self.micro_batch = min(config.micro_batch or B, largest_share)
-        text = int.from_bytes(self.corpus.sha256.encode()[:6], "big")
-        largest, smallest = ranks.all_reduce_max(text, -text)
-        expect(largest == -smallest, f"{self.source} is another text on another host: copy one to all")
+        fingerprint = int.from_bytes(self.corpus.sha256.encode()[:6], "big")  # six bytes travel as a float64
+        largest, smallest = ranks.all_reduce_max(fingerprint, -fingerprint)
+        expect(largest == -smallest, f"{self.source} is another text on another host: give all the same file")
         self.steps_per_epoch = self.batches.windows / B
         limits = [config.max_iters, math.ceil(config.epochs * self.steps_per_epoch)]
         self.max_steps = min([limit for limit in limits if limit], default=math.inf)
@@ -1797,7 +1796,8 @@ class TrainingRun:
         loss = f"begins near ln({m.vocab_size:,}) = {math.log(m.vocab_size):.2f}: every token is as likely"
         if config.init_from or self.resumed:
             loss = "begins where the weights had come to"
-        expected = load_presets().get(config.preset, {}).get(config.level, {}).get("expect", "")
+        preset = load_presets(config.presets).get(config.preset, {})
+        expected = (preset.get(config.level) or {}).get("expect", "")
         if expected.endswith(f" on {config.data}"):
             loss += f"; {config.preset}'s full run: {expected}"
         if self.teacher:
@@ -1892,7 +1892,7 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         self.log("eval", step=progress.step, **numbers)
         if better:
             self.save("best.pt")
-        self.evaluation_s, = self.ranks.all_reduce_max(time.monotonic() - begun)  # the same for all
+        self.evaluation_s = self.ranks.all_reduce_max(time.monotonic() - begun)[0]  # the same for all
         if progress.evals_since_best == 3 and not self.warned_of_rise:
             self.warned_of_rise = True
             self.warn(f"validation loss is rising since step {progress.best_step}: the model learns the text "
@@ -1979,7 +1979,7 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
             torch.cuda.empty_cache()
 
     def clear_gradients(self):
-        "Of several processes DDP keeps them in buffers of its own: others beside these would cost memory."
+        "With several processes they lie in the buffers that DDP sends: new ones would be held beside these."
         self.raw_model.zero_grad(set_to_none=self.ranks.world_size == 1)
 
     def adapt(self, error):
@@ -2006,7 +2006,8 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
             self.log("state", state="compiling")
         with explain("no room for optimizers: take a smaller preset", torch.OutOfMemoryError, kind=RunError):
             for w in self.raw_model.parameters():
-                w.grad = torch.zeros_like(w)                  # optimizers pass over what has none
+                if w.requires_grad:
+                    w.grad = torch.zeros_like(w)              # optimizers pass over what has none
             self.take_step(torch.ones((), device=self.device))  # makes the states, changes nothing
         self.forward_backward(trial=True)
         self.clear_gradients()
@@ -2014,7 +2015,7 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         if fits < self.micro_batch:
             self.micro_batch = fits
             self.warn(f"out of memory in another process: going on with --micro_batch {fits}")
-        if self.config.max_minutes and not self.resumed and beside("tools.py"):
+        if self.config.max_minutes and self.progress.evaluated_at < 0 and beside("tools.py"):
             other_file("tools").shorten_evaluations(self)
         self.fraction_at_start = self.fraction_done()
         self.elapsed_at_start = self.progress.elapsed_s
@@ -2133,10 +2134,10 @@ def train_command(asked):
         result = train(**asked)
     except RuntimeError as error:
         gone = re.search("gloo|NCCL|(reset|closed) by peer", str(error))
-        expect(not gone, "another process has ended, or can't be reached; what it said last tells why. Go on "
-               "with the same line and, if they are not in it, --out_dir RUN --resume auto", RunError)
-        expect(not out_of_memory(error), "out of memory: --resume goes on from the last checkpoint; give a "
-               "smaller --micro_batch with it, or fewer programs beside it", RunError)
+        expect(not gone, "another process has ended, or can't be reached; what it said last tells why. Type "
+               "the same line again, with --out_dir RUN --resume auto in it", RunError)
+        expect(not out_of_memory(error), "out of memory: add a smaller --micro_batch or close programs; "
+               "a run that has begun goes on with --resume", RunError)
         raise
     if os.environ.get("RANK", "0") == "0":
         folder = shlex.quote(printable(result.out_dir))

@@ -291,12 +291,12 @@ def chosen(presets, asked, known_size, speed):
     rule = preset["rule"]
     minutes = gpt.convert(gpt.KNOBS["max_minutes"], asked.get("max_minutes") or preset["max_minutes"])
     size = known_size or rule["unknown_size"]
-    level = asked.get("level") or level_of(presets, "auto", known_size)
+    level = gpt.convert(gpt.KNOBS["level"], asked.get("level") or level_of(presets, "auto", known_size))
     values = gpt.recipe(presets, "auto", level)
     if level == "bpe" and gpt.beside("data.py"):              # which learns tokens of its own
         values |= row_of(rule["bpe"], size)
 
-    held_out = gpt.convert(gpt.KNOBS["val_fraction"], asked.get("val_fraction") or 0.1)
+    held_out = gpt.fill(gpt.TrainConfig, {**values, **asked}).val_fraction
     text = (1 - held_out) * size / BYTES_A_TOKEN[level]       # tokens to learn from
     limits = {"max_minutes": minutes, "epochs": rule["passes"]}
     if any(gpt.convert(gpt.KNOBS[name], asked.get(name) or 0) for name in ("max_iters", "epochs")):
@@ -315,6 +315,7 @@ def chosen(presets, asked, known_size, speed):
 
     shape, m, t, tokens_per_s = largest_shape(rule, values, asked, readable, speed)
     tokens = readable(m, t, tokens_per_s) if t.max_minutes else allowed(m, t)
+    gpt.expect(tokens < math.inf, f"no end in sight: give --{' or --'.join(gpt.LIMITS)}")
     steps = tokens / (t.batch_size * m.block_size)
     passes = tokens / text
     values |= {**shape, **row_of(rule["dropout"], passes)}
@@ -322,10 +323,10 @@ def chosen(presets, asked, known_size, speed):
     # A token costs a third of what it costs in training, and is read of both splits.
     values["eval_tokens"] = max(5000, round_down(EVALUATING * tokens / EVALUATIONS * 3 / 2))
 
-    long = f"{size / 1e6:.2g} MB" if size >= 1e5 else f"{size / 1e3:.2g} kB"
-    how_long = f"{long} of text" if known_size else "a text of unknown length"
+    how_long = f"{gpt.short(size)}B of text" if known_size else "a text of unknown length"
+    minutes_said = f"{minutes:g} minutes, " if t.max_minutes else ""
     dropout = asked.get("dropout", values["dropout"])
-    why = (f"auto       {how_long}, {minutes:g} minutes, {gpt.short(tokens_per_s)} tokens/s: level {level}, "
+    why = (f"auto       {how_long}, {minutes_said}{gpt.short(tokens_per_s)} tokens/s: level {level}, "
            f"{m.n_layer} layers, {m.n_embd} wide, dropout {dropout}; "
            f"about {steps:,.0f} steps, {passes:.1f} times through the text")
     return SimpleNamespace(values=values, why=why)
@@ -391,7 +392,7 @@ def measured(device):
 
         trained = (1 - OPTIMIZERS_PART) * ids.numel()         # tokens in that time, the optimizer's included
         found = []
-        for n in {t.threads or 1, threads}:
+        for n in {t.threads or 1, threads} if device.type == "cpu" else {threads}:
             torch.set_num_threads(n)
             seconds = median_ms(forward_backward) / 1e3
             found.append((trained / seconds, n))
@@ -473,7 +474,7 @@ def plan(m, t, gpu, gpus, gigabytes, mfu):
     send_s = sent / bandwidth
     # It begins in the last micro-batch's backward pass, two thirds of its time, and hides behind that. But
     # the embeddings' gradient is complete at its very end: to send that, all wait.
-    backward_s = 2 / 3 * last_rows * row_s
+    backward_s = (3 / 4 if t.checkpoint_activations else 2 / 3) * last_rows * row_s
     embeddings = (m.vocab_size + m.block_size) * m.n_embd / weights  # their part of it
     wait_s = max(send_s - backward_s, embeddings * send_s)
 
@@ -509,7 +510,7 @@ def hours_said(hours):
         return f"{hours / 24:.1f} days"
     if hours >= 2:
         return f"{hours:.1f} hours"
-    return f"{60 * hours:.1f} minutes" if hours >= 1 / 30 else f"{3600 * hours:.2g} s"
+    return f"{60 * hours:.1f} minutes" if hours >= 1 / 30 else f"{3600 * hours:.3g} s"
 
 def plan_command(asked):
     "A training on machines that are not here: memory, speed, traffic, hours and money, by arithmetic."
@@ -519,7 +520,7 @@ def plan_command(asked):
     name = asked.get("preset", "gpt2")
     level = gpt.convert(gpt.KNOBS["level"], asked.get("level") or level_of(presets, name, None))
     m, t = expand(presets, name, level, asked, {"device": "cuda", "name": gpu.name})
-    gpt.expect(t.max_iters, f"a plan counts steps, and preset {name} has no number of them: give --max_iters")
+    gpt.expect(t.max_iters, f"a plan counts steps, and preset {name} does not end by steps: give --max_iters")
     hosts_full = o.gpus <= o.gpus_per_host or o.gpus % o.gpus_per_host == 0
     gpt.expect(hosts_full, f"--gpus {o.gpus} do not fill hosts of {o.gpus_per_host}: give --gpus_per_host")
     gpt.expect(t.batch_size >= o.gpus, f"--gpus {o.gpus}: a batch has {t.batch_size} sequences, one for each "
@@ -576,9 +577,13 @@ def print_plan(m, t, o, gpu, p):
     excess = needs - 0.95e9 * gpu.memory
     advice = ""
     if excess > 0:
-        lever = "a smaller --micro_batch or " if p["micro_batch"] > 1 else "--checkpoint_activations true or "
-        can_help = p["memory"]["micro-batch"] > excess
-        advice = f" Too much: take {lever if can_help else ''}a larger card."
+        levers = []
+        if p["micro_batch"] > 1:
+            levers.append("a smaller --micro_batch")
+        if p["memory"]["micro-batch"] > excess and not t.checkpoint_activations:
+            levers.append("--checkpoint_activations true")
+        levers.append("a larger card")
+        advice = f" Too much: take {' or '.join(levers)}."
     say("memory", f"{needs / 1e9:.1f} GB on each card: {parts}.{advice}")
     say("compute", f"{flops_per_token(m) / 1e9:.3g} GFLOP a token. At {o.mfu:.0%} of its peak a card takes "
         f"{seconds_said(p['compute_s'])} a step for {p['rows']} of {t.batch_size} sequences, "

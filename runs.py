@@ -27,10 +27,10 @@ try:
 except ImportError:                              # Windows has no such locks
     fcntl = None
 
-# Knobs of training that leave the loss as it is, up to rounding.
-HARMLESS = {"out_dir", "resume", "colab_drive", "presets", "eval_interval", "sample_every", "sample_prompt",
-            "sample_tokens", "log_interval", "save_minutes", "keep", "tracker", "seed", "device", "threads",
-            "dtype", "compile", "micro_batch", "checkpoint_activations"}
+# Knobs of training that leave the loss as it is, up to rounding and luck.
+HARMLESS = {"out_dir", "resume", "colab_drive", "presets", "eval_interval", "eval_tokens", "sample_every",
+            "sample_prompt", "sample_tokens", "log_interval", "save_minutes", "keep", "tracker", "seed", "device",
+            "threads", "dtype", "compile", "micro_batch", "checkpoint_activations"}
 
 # ---- text and numbers --------------------------------------------------------------------------------------
 

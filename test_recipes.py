@@ -198,7 +198,7 @@ def test_a_limit_that_is_asked_for_unsets_those_of_auto(place):
 def test_the_choice_is_explained_in_one_line(place):
     choice = chosen(max_minutes="10", data="story.txt")
     assert choice.why.count("\n") == 0
-    words = "40 kB of text, 10 minutes, .* tokens/s: level char, . layers, .* wide, dropout .*"
+    words = "40.1kB of text, 10 minutes, .* tokens/s: level char, . layers, .* wide, dropout .*"
     assert re.search(words, choice.why), choice.why
 
 
@@ -231,7 +231,7 @@ def test_minutes_alone_choose_the_rest(place):
     done = shell(*words.split())
     took = time.monotonic() - started
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("auto       40 kB of text, 0.05 minutes, ")
+    assert done.stdout.startswith("auto       40.1kB of text, 0.05 minutes, ")
     assert "--preset auto --max_minutes 0.1 --level char --data story.txt" in done.stdout  # what to try next
     assert took < 60
     settings = json.loads(Path("run/config.json").read_text())["train"]

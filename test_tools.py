@@ -550,8 +550,11 @@ def test_a_run_ends_with_how_good_that_is_and_what_to_try_next(place):
     assert said(5.5, data="my text.txt") == f"{better} --data 'my text.txt'"
     changed = said(5.5, n_layer=1, n_head=1, optimizer="adamw", teacher="runs/t", threads=1, eval_interval=50)
     assert f"comes to {usual} without --n_layer --n_head --teacher --optimizer." in changed
-    assert changed.endswith("--level word --teacher runs/t")
+    assert changed.endswith("--preset micro --level word --teacher runs/t")
     assert said(3.0, level="bpe", vocab_size=500).endswith("--preset micro --level bpe --vocab_size 500")
+    assert said(3.0, level="bpe").endswith("--preset micro --level bpe")  # which learns its own
+    longer = said(1.5, "time", preset="laptop", level="char", data="shakespeare", max_minutes=3, n_embd=64)
+    assert longer.endswith("--preset laptop --max_minutes 6 --level char --data shakespeare --n_embd 64")
     enough = said(1.5, preset="laptop", level="char", data="shakespeare", max_minutes=3)
     assert enough == "1.50 per character: laptop usually comes to 1.45."  # it was not the clock that ended it
     more = said(1.5, "time", preset="laptop", level="char", data="shakespeare", max_minutes=3)
@@ -651,7 +654,7 @@ def test_a_run_can_go_on_when_its_teacher_is_gone(school, capsys):
 
 
 def test_on_a_slow_machine_evaluations_leave_the_minutes_to_training(place, monkeypatch, capsys):
-    monkeypatch.setattr(tools, "EVALUATION_SHARE", 1e-6)  # as on a machine of a tenthousandth of the speed
+    monkeypatch.setattr(tools, "EVALUATION_SHARE", 1e-6)  # as on a machine of a fraction of the speed
     asked = {**MINI, "preset": "nano", "data": "story.txt", "max_iters": 0, "max_minutes": 0.02}
     gpt.train(**asked, out_dir="runs/slow")
     one_batch = MINI["batch_size"] * MINI["block_size"]
@@ -740,6 +743,7 @@ def run_on(device="cpu", threads=2):
         device=torch.device(device),
         threads=threads,
         raw_model=it.model,
+        clear_gradients=it.model.zero_grad,
         micro_batch=4,
         model_config=it.config,
         autocast=lambda: torch.autocast("cpu", enabled=False),

@@ -432,7 +432,7 @@ def test_auto_shows_what_its_rule_makes_of_the_text_and_the_minutes(root, fake):
         page = pilot.app.page
         page.choose("auto")
         page.query_one("#data", Input).value = "short.txt"
-        await until(pilot, lambda: page.level == "char" and "about 8" in shown(page, "#estimate"))
+        await until(pilot, lambda: page.level == "char" and "about 91" in shown(page, "#estimate"))
         assert "--level" not in page.command()
         page.query_one("#data", Input).value = "long.txt"
         await until(pilot, lambda: page.level == "bpe")
@@ -627,7 +627,8 @@ def test_a_name_that_no_text_has_is_told_before_a_run_is_begun(root, fake):
             await pilot.press("ctrl+s")
             if is_refused:
                 await reads(pilot, "#hint", "data: somewhere is no file and no text")
-                assert app.page.query_one("#data").has_focus and not app.runs and not root.exists()
+                await until(pilot, lambda: app.page.query_one("#data").has_focus)
+                assert not app.runs and not root.exists()
         await until(pilot, lambda: app.chosen and flags_of(app.chosen)["--data"] == "fine")
         app.chosen.process.kill()
 

@@ -9,8 +9,8 @@
     python gpt.py export --to hf --out DIR    leave for transformers, llama.cpp or a Space (convert.py)
 
 Training reaches for this file, too, where it is there: for the live display, for trackers, to notice threads
-that wait for each other, for how well a machine is used, for --keep and --teacher. What a recipe costs is in
-recipes.py.
+that wait for each other, for how well a machine is used, for --init_from, --keep and --teacher, and to
+shorten evaluations where minutes are few. What a recipe costs is in recipes.py.
 
 runs and plot answer before torch could be imported. They see only the upper half of gpt.py, so
 what stands below its `import torch` (gpt.load, gpt.mean_loss, gpt.torch ...) is named inside of functions.
@@ -304,7 +304,7 @@ def threads_that_wait(run):
         together = block_time(run, run.threads)
     finally:
         gpt.torch.set_num_threads(run.threads)
-        run.raw_model.zero_grad()
+        run.clear_gradients()
     if together <= 1.3 * alone:
         return ""
     folder = shlex.quote(str(run.folder))
@@ -347,28 +347,38 @@ def afterwards(result):
     "Two sentences for the end of a run, as far as there is something to be said."
     settings = json.loads((Path(result.out_dir) / "config.json").read_text(encoding="utf-8"))
     used = {**settings["model"], **settings["train"]}
-    name, level, data, minutes = (used[key] for key in ("preset", "level", "data", "max_minutes"))
+    name, level = used["preset"], used["level"]
     presets = gpt.load_presets(used["presets"])
-    preset = presets.get(name, {})
+    if name not in presets:
+        return ""
     said = []
-    usual = re.fullmatch(r"loss ([\d.]+) on (\w+)", (preset.get(level) or {}).get("expect", ""))
-    if usual and usual[2] == data:
-        changed = changed_from(gpt.recipe(presets, name, level), used)
+    changed = changed_from(gpt.recipe(presets, name, level), used)
+    usual = re.fullmatch(r"loss ([\d.]+) on (\w+)", (presets[name].get(level) or {}).get("expect", ""))
+    if usual and usual[2] == used["data"]:
         but = f" without --{' --'.join(changed)}" if changed else ""
         loss = f"{result.best_val_loss:.2f} per {LOSS_IS_PER[level]}"
         said.append(f"{loss}: {name} usually comes to {usual[1]}{but}.")
-    flags = preset.get("next", "")
-    if result.reason == "time":
-        flags = f"--preset {name} --max_minutes {2 * minutes:g}"
-    if flags:
-        words = [f"python gpt.py train {flags} --level {level}"]
-        if level == "bpe":
-            words.append(f"--vocab_size {used['vocab_size']}")
-        if data != gpt.KNOBS["data"].default:
-            words.append(f"--data {shlex.quote(data)}")
-        words += [f"--teacher {shlex.quote(teacher)}" for teacher in used["teacher"]]
-        said.append("Lower yet:\n  " + " ".join(words))
+    if better := next_command(presets[name], used, changed, result.reason):
+        said.append(f"Lower yet:\n  {better}")
     return gpt.printable(" ".join(said))
+
+def next_command(preset, used, changed, reason):
+    "Twice the minutes, where minutes have ended a run, else the preset that comes next; or nothing."
+    kept = [key for key in ("presets", "data") if used[key] != gpt.KNOBS[key].default]
+    if reason == "time":
+        flags = f"--preset {used['preset']} --max_minutes {2 * used['max_minutes']:g}"
+        if used["preset"] != "auto":                          # which chooses anew
+            kept += [key for key in changed if key not in gpt.LIMITS]
+    else:
+        flags = preset.get("next", "")
+        kept += [key for key in ("vocab_size", "teacher", "teacher_share") if key in changed]
+    if not flags:
+        return ""
+    words = [f"python gpt.py train {flags} --level {used['level']}"]
+    for key in kept:
+        values = used[key] if isinstance(used[key], list) else [used[key]]
+        words += [f"--{key} {shlex.quote(str(value))}" for value in values]
+    return " ".join(words)
 
 def changed_from(recipe, used):
     "The knobs that a run has set otherwise than its preset does, where that moves the loss."
@@ -376,22 +386,24 @@ def changed_from(recipe, used):
     usual = json.loads(json.dumps(usual))                     # with lists for tuples, as in config.json
     unset = [key for key in gpt.LIMITS if not used[key]]      # by another limit, which is named
     no_matter = {*runs.HARMLESS, *unset, "data"}
-    return [key for key in gpt.KNOBS if used[key] != usual[key] and key not in no_matter]
+    if used["init_from"]:                                     # whose tokens were taken
+        no_matter.add("vocab_size")
+    return [key for key in gpt.KNOBS if used.get(key, usual[key]) != usual[key] and key not in no_matter]
 
 # ---- parts of a run that only some runs need ---------------------------------------------------------------
 
-EVALUATION_SHARE = 1 / 40                                     # of a run's minutes, for one evaluation at most
+EVALUATION_SHARE = 1 / 40                                     # of a run's minutes, for one evaluation
 
 def shorten_evaluations(run):
     """--max_minutes on a slow machine: evaluations must not take the minutes in which the model learns. So
-    both splits are cut to what can be read in a small part of them, by the time that a few rows take now."""
+    both splits are cut to what can be read in a small part of the minutes, by the time of a few rows now."""
     rows = len(run.splits[1][0])                              # of the text to test on
     some = min(rows, run.micro_batch * run.ranks.world_size)
     few = [part[:some] for part in run.splits[1]]
     evaluate = functools.partial(gpt.mean_loss, run.raw_model, few, run.micro_batch, run.autocast, run.ranks)
     seconds_a_row = recipes.median_ms(evaluate) / 1e3 / some
     room = EVALUATION_SHARE * 60 * run.config.max_minutes
-    fit = max(some, int(room / seconds_a_row / len(run.splits)))
+    fit = max(some, int(min(rows, room / seconds_a_row / len(run.splits))))
     fit = -int(run.ranks.all_reduce_max(-fit)[0])             # the fewest of all processes
     if fit < rows:
         tokens = fit * run.model_config.block_size
@@ -411,6 +423,7 @@ def weights_from_elsewhere(run, asked):
     for name, value in theirs.items():
         gpt.expect(name not in asked or value == ours[name], f"{path} has --{name} {value}, not {ours[name]}")
     run.config.level = theirs.pop("level")
+    run.config.vocab_size = 0                                 # none are learned
     run.model_config = gpt.ModelConfig(**theirs)
     gpt.expect(run.config.freeze <= theirs["n_layer"], f"--freeze: there are {theirs['n_layer']} blocks")
     return weights, tokenizer

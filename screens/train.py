@@ -80,7 +80,7 @@ model gets it: a block is a token."""
     ]
     COMMON = (*LIMITS, "batch_size", "learning_rate", "dropout", "eval_interval")
     COSTLY = {"n_layer", "n_head", "n_embd", "block_size", "batch_size", "micro_batch", "vocab_size", "data"}
-    HARMLESS = HARMLESS | {"run", "data"}        # to the loss that a preset usually comes to
+    NO_MATTER = HARMLESS | {"run", "data"}       # to the loss that a preset usually comes to
     ELSEWHERE = ("preset", "presets", "level", "data", "out_dir", "resume")  # not among the advanced
 
     def __init__(self):
@@ -545,7 +545,7 @@ model gets it: a block is a token."""
             if run.part("train").get("data") == data:
                 bests.append(best_loss(run))
         bests = [loss for loss in bests if loss is not None]
-        if expect.endswith(f" on {data}") and self.HARMLESS.issuperset(self.edited):
+        if expect.endswith(f" on {data}") and self.NO_MATTER.issuperset(self.edited):
             yield f" · {expect}"
         elif bests:
             yield f" · best so far {fixed(min(bests))}"
