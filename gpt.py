@@ -186,6 +186,7 @@ class TrainConfig:
     grad_clip: float = knob(1.0, "scale a longer gradient down to this norm; 0: never", "grad_clip >= 0")
     dropout: float = knob(0.1, "share of activations left out in training", "0 <= dropout < 1")
     noise: float = knob(0.0, "share of tokens replaced by others of the batch, in training", "0 <= noise < 1")
+    label_smoothing: float = knob(0.0, "share of a target that all tokens have", "0 <= label_smoothing < 1")
     eval_interval: int = knob(100, "steps between evaluations; each one saves", "eval_interval >= 1")
     save_minutes: float = knob(0.0, "also save after so many minutes; 0: at evaluations", "save_minutes >= 0")
     keep: int = knob(0, "checkpoints of earlier evaluations to keep, as step-N.pt", "0 <= keep <= 10_000")
@@ -843,10 +844,11 @@ class Block(nn.Module):
 
 class GPT(nn.Module):
     "Embeddings of tokens and positions, n_layer blocks, and how like each token's embedding the result is."
-    def __init__(self, config, dropout=0.0, checkpoint_activations=False):
+    def __init__(self, config, dropout=0.0, checkpoint_activations=False, label_smoothing=0.0):
         super().__init__()
         self.config = config
         self.dropout = dropout
+        self.label_smoothing = label_smoothing
         self.checkpoint_activations = checkpoint_activations  # keep a block's input alone for the way back
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # tokens; also the head (weight tying)
         self.wpe = nn.Embedding(config.block_size, config.n_embd)  # positions
@@ -882,7 +884,7 @@ class GPT(nn.Module):
         return self.head(x) if targets is None else self.loss(x, targets)
 
     def loss(self, x, targets):
-        return loss_of(self.head(x), targets)
+        return loss_of(self.head(x), targets, self.label_smoothing if self.training else 0.0)
 
     def head(self, x):                                        # (B, T, C) -> (B, T, V)
         table = self.wte.weight                               # (V, C)
@@ -891,10 +893,12 @@ class GPT(nn.Module):
             return F.linear(x, padded)[:, :, :len(table)]
         return F.linear(x, table)
 
-def loss_of(logits, targets):
+def loss_of(logits, targets, label_smoothing=0.0):
     """Cross-entropy: how surprised the model was by what came, in nats a token. targets: (B, T), where -100
-    does not count, or how likely each token should have been, (B, T, V)."""
-    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(0, 1))
+    does not count, or how likely each token should have been, (B, T, V). label_smoothing: what share of that
+    all tokens have alike, so that the model never takes one for impossible."""
+    logits, targets = logits.float().flatten(0, 1), targets.flatten(0, 1)  # (B T, V) and (B T) or (B T, V)
+    return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
 
 def attend(q, k, v, p):
     """Each query weighs the keys by likeness and takes the mean of their values. q: (B, H, T, D), of the last
@@ -1709,7 +1713,8 @@ class TrainingRun:
         torch.set_float32_matmul_precision("high")            # TF32, where a GPU has it
         torch.manual_seed(config.seed)
         with explain("a model of this size does not fit into memory", RuntimeError, kind=RunError):
-            self.raw_model = GPT(self.model_config, config.dropout, config.checkpoint_activations).to(device)
+            self.raw_model = GPT(self.model_config, config.dropout, config.checkpoint_activations,
+                                 config.label_smoothing).to(device)
         if weights:
             state = weights.state_dict()
             state["wpe.weight"] = state["wpe.weight"][:self.model_config.block_size]

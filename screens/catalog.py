@@ -28,6 +28,9 @@ LESSONS = {
                "small text by heart: 0.1 to 0.3 where it reads the text many times, 0 where it does not.",
     "noise": "The share of the text that it misreads while it learns: another token stands there. Against "
              "learning single words by heart: 0.1 for words where the text is short, 0 for characters.",
+    "label_smoothing": "The share of each right answer that is spread over all tokens alike, while it learns: "
+                       "so none is ever impossible. 0.1 for words where the text is short. The loss of a step "
+                       "is higher by it, that of an evaluation is not.",
     "eval_interval": "Every so many steps it is tested on the text that is held out, and writes a sample. "
                      "More often: a finer picture, but testing takes time, too.",
     "run": "The folder under runs/ that all of it goes to. Delete it and nothing is left.",
