@@ -165,7 +165,7 @@ class TrainConfig:
     freeze: int = knob(0, "keep the embeddings and the first so many blocks as they are", "0 <= freeze")
     resume: str = knob("", "go on with a run: newest, its folder, or auto (if --out_dir has one already)")
     colab_drive: bool = knob(False, "keep runs on the mounted Google Drive, where they outlive the session")
-    seed: int = knob(1337, "the first weights, the text's order, dropout and noise", "0 <= seed < 2 ** 63")
+    seed: int = knob(1337, "decides the first weights, the text's order, and dropout", "0 <= seed < 2 ** 63")
     batch_size: int = knob(32, "sequences in an optimizer step, over all processes", "1 <= batch_size <= 1e6")
     micro_batch: int = knob(0, "so many at a time: trades memory for time; 0: all", "micro_batch >= 0")
     checkpoint_activations: bool = knob(False, "compute blocks twice: far less memory, up to half more time")
@@ -185,7 +185,6 @@ class TrainConfig:
     momentum: float = knob(0.95, "Muon's memory of gradients", "0 <= momentum < 1")
     grad_clip: float = knob(1.0, "scale a longer gradient down to this norm; 0: never", "grad_clip >= 0")
     dropout: float = knob(0.1, "share of activations left out in training", "0 <= dropout < 1")
-    noise: float = knob(0.0, "share of tokens replaced by others of the batch, in training", "0 <= noise < 1")
     label_smoothing: float = knob(0.0, "share of a target that all tokens have", "0 <= label_smoothing < 1")
     eval_interval: int = knob(100, "steps between evaluations; each one saves", "eval_interval >= 1")
     save_minutes: float = knob(0.0, "also save after so many minutes; 0: at evaluations", "save_minutes >= 0")
@@ -932,14 +931,6 @@ def dropout(x, p):
     threshold = min(round(p * 65536), 65535) - 32768          # a share p of all 16-bit numbers lies below
     keep = bits[:x.numel()].view(x.shape).ge_(threshold)      # 1 or 0, still in 16 bits
     return x * keep.to(x.dtype).div_(1 - p)
-
-def misread(ids, p):
-    """Replaces a share p of the ids by others of the same batch, so that the model leans on all that it reads
-    and not on one word. Unlike dropout, it switches off no part of the model."""
-    if p == 0:
-        return ids
-    others = ids.flatten()[torch.randint(ids.numel(), ids.shape, device=ids.device)]
-    return torch.where(torch.rand(ids.shape, device=ids.device) < p, others, ids)
 
 # ---- the optimizer -----------------------------------------------------------------------------------------
 
@@ -1964,7 +1955,6 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
             x, y = self.batches(self.progress.step, first, end)
             if self.teacher:
                 y = self.teacher(x, y)                        # how likely each token should have been
-            x = misread(x, self.config.noise)
             self.model.require_backward_grad_sync = first == firsts[-1] and not trial  # DDP's own switch
             with self.autocast():
                 loss = self.model(x, targets=y)

@@ -26,8 +26,6 @@ LESSONS = {
                      "is wrong, it only takes longer. Try a third or three times as much.",
     "dropout": "The share of its own thoughts that it must do without while it learns. Against learning a "
                "small text by heart: 0.1 to 0.3 where it reads the text many times, 0 where it does not.",
-    "noise": "The share of the text that it misreads while it learns: another token stands there. Against "
-             "learning single words by heart: 0.1 for words where the text is short, 0 for characters.",
     "label_smoothing": "The share of each right answer that is spread over all tokens alike, while it learns: "
                        "so none is ever impossible. 0.1 for words where the text is short. The loss of a step "
                        "is higher by it, that of an evaluation is not.",
