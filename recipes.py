@@ -100,10 +100,11 @@ def memory_parts(m, t, device):
         block += 2 * m.n_embd
     if device == "cpu":                                       # which also stores how tokens weigh each other
         block = 40 * m.n_embd + 6 * m.n_head * m.block_size
-    # The logits in 16 bits, in 32 bits, as log-probabilities, and their gradient.
-    token = m.n_layer * block + 14 * m.vocab_size
+    blocks = m.n_layer * block
     if t.checkpoint_activations:                              # each block's input, and one block whole
-        token = m.n_layer * 4 * m.n_embd + block + 14 * m.vocab_size
+        blocks = m.n_layer * 4 * m.n_embd + block
+    # The logits in 16 bits, in 32 bits, as log-probabilities, and their gradient.
+    token = blocks + 14 * m.vocab_size
     rows = t.micro_batch or t.batch_size
     return {"weights": 4 * weights, "gradients": 4 * weights, "optimizers": moments,
             "16-bit copies": 2 * weights, "micro-batch": rows * m.block_size * token, "torch": int(3e8)}
@@ -391,8 +392,11 @@ def measured(device):
             return loss.item()                                # which waits for a GPU
 
         trained = (1 - OPTIMIZERS_PART) * ids.numel()         # tokens in that time, the optimizer's included
+        choices = {threads}
+        if device.type == "cpu":
+            choices.add(t.threads or 1)
         found = []
-        for n in {t.threads or 1, threads} if device.type == "cpu" else {threads}:
+        for n in choices:
             torch.set_num_threads(n)
             seconds = median_ms(forward_backward) / 1e3
             found.append((trained / seconds, n))
@@ -461,8 +465,10 @@ def plan(m, t, gpu, gpus, gigabytes, mfu):
     rows = min(t.micro_batch or share, share)
     last_rows = share - rows * (math.ceil(share / rows) - 1)  # of the last micro-batch
     row_s = m.block_size * flops_per_token(m) / speed
-    if t.checkpoint_activations:                              # blocks go forward twice
+    backward = 2 / 3                                          # of the time that a row takes
+    if t.checkpoint_activations:                              # blocks go forward once more, on the way back
         row_s *= 4 / 3
+        backward = 3 / 4
     compute_s = share * row_s
 
     # all_reduce in a ring: each number goes around twice, to be summed and to be told, and each time a card
@@ -472,9 +478,9 @@ def plan(m, t, gpu, gpus, gigabytes, mfu):
     weights = count_parameters(m)
     sent = 2 * others * 4 * weights                           # bytes: gradients have 32 bits
     send_s = sent / bandwidth
-    # It begins in the last micro-batch's backward pass, two thirds of its time, and hides behind that. But
-    # the embeddings' gradient is complete at its very end: to send that, all wait.
-    backward_s = (3 / 4 if t.checkpoint_activations else 2 / 3) * last_rows * row_s
+    # It begins in the last micro-batch's backward pass, and hides behind that. But the embeddings' gradient
+    # is complete at its very end: to send that, all wait.
+    backward_s = backward * last_rows * row_s
     embeddings = (m.vocab_size + m.block_size) * m.n_embd / weights  # their part of it
     wait_s = max(send_s - backward_s, embeddings * send_s)
 
