@@ -16,6 +16,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import math
 import os
 import pickletools
 import re
@@ -85,9 +86,14 @@ def hub_finder(repo):
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
     names = [repo, repo.removeprefix("openai-community/")]    # OpenAI's lie under both names
-    folders = []
+    folders = []                                              # snapshots, that of the newest revision first
     for name in names:
-        folders += cache.glob(f"models--{name.replace('/', '--')}/snapshots/*/")
+        of_repo = cache / f"models--{name.replace('/', '--')}"
+        newest = of_repo / "refs" / "main"
+        if newest.is_file():
+            folders.append(of_repo / "snapshots" / newest.read_text().strip())
+        folders += of_repo.glob("snapshots/*/")
+    cached = any((folder / "config.json").is_file() for folder in folders)
 
     def find(name):
         for folder in folders:
@@ -96,7 +102,7 @@ def hub_finder(repo):
         try:
             return gpt.other_file("data").download(f"{HUB}{repo}/resolve/main/{name}")
         except gpt.RunError as error:
-            if getattr(error.__cause__, "code", None) == 404:
+            if cached or getattr(error.__cause__, "code", None) == 404:  # the cache may well be complete
                 return None
             raise
 
@@ -119,7 +125,8 @@ def from_hugging_face(find, source):
     gpt.expect(isinstance(weights, dict), f"{source}: its weights have no names")
     state = {}
     for name, tensor in weights.items():
-        state[str(name).removeprefix("transformer.")] = tensor
+        if not is_buffer(str(name)):
+            state[str(name).removeprefix("transformer.")] = tensor
     tokenizer = read_tokenizer(find, source)
     return checkpoint_of(state, config, tokenizer, source)
 
@@ -280,7 +287,7 @@ def read_tokenizer(find, source):
         with gpt.explain(f"{path} is no tokenizer of GPT-2's kind", KeyError, TypeError, ValueError,
                          AttributeError, IndexError, OverflowError):
             model = theirs["model"]
-            if model["type"] == "WordLevel":                  # an export of ours
+            if model.get("type") == "WordLevel":              # an export of ours; OpenAI's file names no type
                 return read_word_level(model["vocab"], find)
             check_cutting(theirs)
             vocab = {token: int(i) for token, i in model["vocab"].items()}
@@ -446,8 +453,7 @@ class Run:
 
     def text(self):
         "What it was trained on. Where that lies is nobody's business."
-        data = self.checkpoint["train_config"].get("data") or ""
-        return Path(data).name if Path(data).exists() else data
+        return without_folder(self.checkpoint["train_config"].get("data") or "")
 
     def command(self):
         "What one types to train it again: what its preset does not say."
@@ -463,10 +469,16 @@ class Run:
             value = asked.get(name, knob.default)
             if name in ("preset", "level", "out_dir", "resume") or value == base.get(name, knob.default):
                 continue
-            if name in ("data", "init_from", "presets"):      # where it lies is nobody's business
-                value = Path(value).name if Path(value).exists() else value
-            words.append(f"--{name} {shlex.quote(str(value))}")
+            for one in value if isinstance(value, (list, tuple)) else [value]:
+                if name in ("data", "init_from", "presets", "teacher"):
+                    one = without_folder(one)
+                words.append(f"--{name} {shlex.quote(str(one))}")
         return " ".join(words)
+
+def without_folder(source):
+    "Where a text or a run lies on somebody's disk is nobody's business; it may lie there no more."
+    elsewhere = "://" in source or source.startswith("hf:")
+    return source if elsewhere else Path(source.replace("\\", "/")).name
 
 @contextlib.contextmanager
 def whole_folder(folder):
@@ -479,9 +491,11 @@ def whole_folder(folder):
     try:
         aside.mkdir(parents=True)
         yield aside
-        if empty:
-            folder.rmdir()
-        aside.rename(folder)
+        if empty:                                             # it may be a mounted disk, or where one stands
+            for path in aside.iterdir():
+                shutil.move(path, folder / path.name)
+        else:
+            aside.rename(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -586,8 +600,9 @@ def table_of(run):
         "tokens": f"{c.vocab_size:,}, level {level}",
         "text": run.text() or "not recorded",
     }
-    if isinstance(progress.get("best_val_loss"), float):
-        rows["validation loss"] = f"{progress['best_val_loss']:.4f} nats a token"
+    loss = progress.get("best_val_loss")
+    if isinstance(loss, float) and math.isfinite(loss):       # infinite before the first evaluation
+        rows["validation loss"] = f"{loss:.4f} nats a token"
         rows["steps"] = f"{progress['step']:,}"
     return "\n".join(f"| {name} | {value} |" for name, value in rows.items())
 

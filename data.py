@@ -92,7 +92,7 @@ CORPORA = {
                     sha256="a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232"),
     "enwik8": Corpus("36 MB zip", "CC BY-SA (Wikipedia)", ["http://mattmahoney.net/dc/enwik8.zip"],
                      sha256="547994d9980ebed1288380d652999f38a14fe291a6247c157c3d33d4932534bc"),
-    "builtin": Corpus("0.5 MB", "PSF: Python's own manual", ["builtin"])}
+    "builtin": Corpus("0.1 MB", "PSF: Python's own manual", ["builtin"])}
 
 # ---- the command line --------------------------------------------------------------------------------------
 
@@ -162,11 +162,25 @@ def text_files(folder):
     "Those in a folder and in the folders inside; nothing that is hidden, as .git is."
     files = []
     for path in folder.rglob("*"):
-        unpacked = path.with_suffix("") if path.suffix in OPENERS else path     # a.txt.gz -> a.txt
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if unpacked.suffix in (*KINDS, ".zip") and not hidden and path.is_file():
+        if kind_of(path) in (*KINDS, ".zip") and not hidden and path.is_file():
             files.append(str(path))
     return sorted(files)
+
+def kind_of(name):
+    "a/b.TXT.gz -> .txt"
+    path = Path(name)
+    while path.suffix.lower() in OPENERS:
+        path = path.with_suffix("")
+    return path.suffix.lower()
+
+def members_of(archive, pattern):
+    "Names in a zip: what a pattern finds, else its texts, else all."
+    names = [name for name in archive.namelist() if not name.endswith("/")]
+    names = [name for name in names if not name.startswith("__MACOSX")]
+    if pattern:
+        return fnmatch.filter(names, pattern)
+    return [name for name in names if kind_of(name) in KINDS] or names
 
 def list_corpora(as_json):
     "What is known of each corpus, and what of it is already here."
@@ -410,12 +424,11 @@ def documents(source, options):
             name, config, split = source[3:].split(":")
             rows = gpt.need("datasets").load_dataset(name, config or None, split=split)
             yield from marked(field_of_rows(rows, source, options))
-        elif path.endswith(".zip"):
+        elif kind_of(path) == ".zip":
             with zipfile.ZipFile(path) as archive:
-                for name in fnmatch.filter(archive.namelist(), pattern or "*"):
-                    if not name.endswith("/") and not name.startswith("__MACOSX"):
-                        with archive.open(name) as file:
-                            yield from parsed(file, name, options)
+                for name in members_of(archive, pattern):
+                    with archive.open(name) as file:
+                        yield from parsed(file, name, options)
         else:
             with open(path, "rb") as file:
                 yield from parsed(file, path, options)
@@ -425,10 +438,10 @@ GUTENBERG = re.compile(r"\*\*\* ?START OF TH(?:E|IS) PROJECT GUTENBERG EBOOK.{,4
 
 def parsed(file, name, options):
     "An open file -> documents, by its name."
-    while Path(name).suffix in OPENERS:
-        file = OPENERS[Path(name).suffix](file)
+    while (packing := Path(name).suffix.lower()) in OPENERS:
+        file = OPENERS[packing](file)
         name = str(Path(name).with_suffix(""))
-    kind = Path(name).suffix.lower()
+    kind = kind_of(name)
     if kind in (".jsonl", ".csv", ".parquet"):
         rows = rows_of(file, kind, options)
         yield from marked(field_of_rows(rows, name, options))
@@ -448,9 +461,10 @@ def parsed(file, name, options):
                 mark = ""
 
 def marked(texts):
-    "Documents with their mark. Web pages may hold zeros, or halves of characters."
+    "Documents with their mark. Web pages may hold zeros, halves of characters, and other ends of lines."
     for text in texts:
-        text = text.replace("\0", "").encode("utf-8", "replace").decode().strip()
+        text = text.replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
+        text = text.encode("utf-8", "replace").decode().strip()
         if text:
             yield "\0" + text
 
@@ -463,12 +477,13 @@ def separated(blocks, separator):
 
 def rows_of(file, kind, options):
     "A table's rows, as dicts."
+    if kind == ".parquet":
+        return parquet_rows(file, options.field)
+    lines = io.TextIOWrapper(file, options.encoding, options.errors, newline="" if kind == ".csv" else "\n")
     if kind == ".jsonl":
-        return (json.loads(line) for line in file if line.strip())
-    if kind == ".csv":
-        csv.field_size_limit(1 << 30)
-        return csv.DictReader(io.TextIOWrapper(file, options.encoding, options.errors, newline=""))
-    return parquet_rows(file, options.field)
+        return (json.loads(line) for line in lines if line.strip())
+    csv.field_size_limit(1 << 30)
+    return csv.DictReader(lines)
 
 def parquet_rows(file, field):
     if not file.seekable():                                   # it is read from its end
@@ -870,7 +885,7 @@ def prepare(options):
     with alone(folder), gpt.explain(f"{part} can't be written", OSError, kind=gpt.RunError):
         recipe = recipe_of(options)
         meta = load_json(folder / "meta.json")
-        if meta.get("recipe") == recipe:
+        if meta.get("recipe") == recipe and is_whole(folder, meta):
             return report(folder, meta, "is already here")
         make_local(options)
         found = load_json(part / "survey.json")
@@ -887,6 +902,12 @@ def prepare(options):
         save_json(part / "meta.json", meta)
         put_in_place(part, folder)
     return report(folder, meta, "is ready")
+
+def is_whole(folder, meta):
+    "Whether no file of it was lost or cut since."
+    size = np.dtype(meta["dtype"]).itemsize
+    expected = {split: size * meta[f"{split}_tokens"] for split in ("train", "val")}
+    return all(size_of(folder / f"{split}.bin") == length for split, length in expected.items())
 
 def find_all(sources):
     train = []
@@ -911,7 +932,9 @@ def folder_of(options):
         name = "text"
     if name == "-":
         name = "stdin"
-    name = Path(name.split("*")[0]).stem                      # of a/b.txt: b; of a/*.txt: a
+    place = Path(name.split("*")[0])                          # of a/*.txt: a
+    whole = options.name or place.is_dir() or name.startswith("hf:")
+    name = place.name if whole else place.stem                # of a/b.txt: b
     name = re.sub(r"[^\w.-]", "_", name) or "text"
     variant = ""
     if options.level == "word" and options.min_freq != gpt.KNOBS["min_freq"].default:

@@ -9,6 +9,7 @@ model, the text as it grows, the page. Change what you like.
 """
 import copy
 import functools
+import math
 from pathlib import Path
 
 import gpt
@@ -25,7 +26,7 @@ def model_line(lm, progress):
             f"{c.n_embd} wide. It sees the last {c.block_size} {token}s.")
     if lm.train_config.get("data"):
         line += f" Trained on {lm.train_config['data']}."
-    if "best_val_loss" in progress:
+    if math.isfinite(progress.get("best_val_loss", math.inf)):
         loss, step = progress["best_val_loss"], progress["step"]
         line += f" Validation loss {loss:.4f} nats a {token}, at step {step:,}."
     return line

@@ -297,6 +297,56 @@ def test_old_buffers_are_left_out_and_padded_rows_cut(place):
     checkpoint = convert.checkpoint_from("theirs")
     assert len(checkpoint["model"]["wte.weight"]) == n
     assert not [name for name in checkpoint["model"] if "masked" in name]
+    Path("theirs/model.safetensors").unlink()
+    weights["transformer.h.0.attn.masked_bias"] = torch.tensor(-1e4)  # without dimensions, as once
+    torch.save(weights, "theirs/pytorch_model.bin")
+    assert convert.checkpoint_from("theirs")["model"].keys() == checkpoint["model"].keys()
+
+
+def test_the_tokenizer_of_openai_names_no_type(place):
+    "The tokenizer.json of gpt2 on the hub is of a time when they all were BPE."
+    their_model("theirs")
+    path = Path("theirs/tokenizer.json")
+    theirs = json.loads(path.read_text(encoding="utf-8"))
+    assert theirs["model"].pop("type") == "BPE"
+    path.write_text(json.dumps(theirs), encoding="utf-8")
+    assert convert.checkpoint_from("theirs")["tokenizer"] == tokenizer_of("bpe").state
+
+
+def test_an_export_tells_nobody_where_things_lay(tmp_path):
+    for source, told in (
+        ("/home/me/diary.txt", "diary.txt"),
+        ("/home/me/diary/*.md", "*.md"),
+        ("C:\\diaries\\mine.txt", "mine.txt"),
+        ("../../runs/tiny", "tiny"),
+        ("shakespeare", "shakespeare"),
+        ("hf:owner/name", "hf:owner/name"),
+        ("https://host/a.txt", "https://host/a.txt"),
+    ):
+        assert convert.without_folder(source) == told
+    run = convert.Run.__new__(convert.Run)
+    model, config = gpt.configure({"teacher": ["/home/me/runs/a", "runs/b"], "data": "/home/me/diary.txt"})
+    run.checkpoint = {"model_config": vars(model), "train_config": vars(config)}
+    command = run.command()
+    assert command.endswith("--level char --data diary.txt --teacher a --teacher b")
+
+
+def test_of_two_snapshots_in_the_cache_the_newest_revision_is_read(place, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(place / "hub"))
+    repo = place / "hub" / "models--owner--name"
+    for revision in ("aaa", "bbb", "ccc"):
+        (repo / "snapshots" / revision).mkdir(parents=True)
+        (repo / "snapshots" / revision / "config.json").write_text(revision)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("bbb\n")
+
+    def offline(url):
+        raise gpt.RunError("no network")
+
+    monkeypatch.setattr(gpt.other_file("data"), "download", offline)
+    find = convert.hub_finder("owner/name")
+    assert find("config.json").read_text() == "bbb"
+    assert find("model.safetensors") is None  # so pytorch_model.bin is asked for, without a network
 
 
 # ---- in: a repository, over a network that breaks off ------------------------------------------------------
@@ -641,6 +691,7 @@ def test_nothing_half_written_stays(place, monkeypatch):
 
 def test_push(place, monkeypatch):
     real = pytest.importorskip("huggingface_hub")
+    create_repo, upload_folder = real.create_repo, real.upload_folder  # it imports them when they are asked for
     calls = []
     hub = types.SimpleNamespace(
         create_repo=lambda *args, **more: calls.append((args, more)),
@@ -653,9 +704,9 @@ def test_push(place, monkeypatch):
     assert calls[2] == (("me/page",), {"repo_type": "space", "exist_ok": True, "space_sdk": "gradio"})
     assert calls[3] == {"repo_id": "me/page", "repo_type": "space", "folder_path": str(out)}
     for args, named in calls[::2]:                            # as the package itself has them
-        inspect.signature(real.create_repo).bind(*args, **named)
+        inspect.signature(create_repo).bind(*args, **named)
     for named in calls[1::2]:
-        inspect.signature(real.upload_folder).bind(**named)
+        inspect.signature(upload_folder).bind(**named)
     hub.upload_folder = lambda **more: 1 / 0
     refused({"run": ["run"], "to": "hf", "out": "again", "push": "me/model"}, "not uploaded")
     assert Path("again").exists()

@@ -437,6 +437,54 @@ def test_members_of_a_zip(place, monkeypatch):
     assert set(re.findall("train|valid|test", val)) == {"valid"}
 
 
+def test_pictures_in_a_zip_are_no_text(place):
+    with zipfile.ZipFile("w.zip", "w") as archive:
+        archive.writestr("a/one.TXT", "One text. " * 20)
+        archive.writestr("a/.DS_Store", b"\0\xff" * 9)
+        archive.writestr("a/cat.png", b"\x89PNG\xff")
+    assert "".join(texts(make("w.zip"))) == "One text. " * 20
+    with zipfile.ZipFile("8.zip", "w") as archive:
+        archive.writestr("text8", "no suffix at all " * 20)
+    assert "".join(texts(make("8.zip"))) == "no suffix at all " * 20
+
+
+def test_suffixes_in_capitals(place):
+    Path("books").mkdir()
+    Path("books/A.TXT").write_text("A book. " * 20)
+    Path("books/B.JSONL.GZ").write_bytes(gzip.compress(as_jsonl(["Another. " * 20])))
+    assert texts(make("books"))[0].startswith("A book. A book.")
+    assert data.kind_of("B.JSONL.GZ") == ".jsonl" and data.kind_of("a/b.Zip") == ".zip"
+    train, val = texts(make("books"))
+    assert "Another." in train + val and "{" not in train + val
+
+
+def test_lines_end_alike_in_every_format(place):
+    Path("d.jsonl").write_bytes(as_jsonl(["One\r\ntwo\rthree\n"] * 20))
+    train, val = texts(make("d.jsonl"))
+    assert "\r" not in train + val and train.startswith("One\ntwo\nthree\n\nOne")
+
+
+def test_json_lines_in_another_encoding(place):
+    Path("d.jsonl").write_bytes(as_jsonl(["caf\u00e9 " * 9] * 20).decode("unicode_escape").encode("cp1252"))
+    train, _ = texts(make("d.jsonl", "--encoding=cp1252"))
+    assert train.startswith("caf\u00e9 caf\u00e9")
+
+
+def test_a_name_may_have_a_dot(place):
+    Path("log.txt").write_text(TEXT)
+    for year in (2024, 2025):
+        assert make("log.txt", f"--name=logs.{year}").name == f"logs.{year}-char"
+    assert make("log.txt").name == "log-char"
+
+
+def test_what_was_cut_is_made_again(place):
+    Path("log.txt").write_text(TEXT)
+    folder = make("log.txt")
+    whole = (folder / "train.bin").read_bytes()
+    (folder / "train.bin").write_bytes(whole[:-10])
+    assert (make("log.txt") / "train.bin").read_bytes() == whole
+
+
 def test_datasets_of_hugging_face(place, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(place / "hf"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
