@@ -63,6 +63,7 @@ def short(x):
         return "—"
     if abs(x) >= 1e15:
         return f"{x:.0e}".replace("e+", "e")
+    x = float(f"{x:.3g}")                                     # 999_999 is 1M, not 1e+03k
     thousands = int(math.log10(max(abs(x), 1)) // 3)
     thousands = min(4, thousands)
     return f"{x / 1000 ** thousands:.3g}" + ["", "k", "M", "G", "T"][thousands]
@@ -228,6 +229,7 @@ class Run:
         self.folder = Path(folder)
         self.process = process                   # where the run was started from here: its Popen
         self.exit_status = None                  # of that process, once it has ended
+        self.begun = process is None             # whether that process has written its `start` line
         self.state = ""
         self.checkpoints = []
         self.when = 0.0
@@ -267,6 +269,7 @@ class Run:
         "A process was started for this run: what is silent counts from now."
         self.process = process
         self.exit_status = None
+        self.begun = False
         self.state = "starting"
         self.heard = time.monotonic()
 
@@ -332,6 +335,7 @@ class Run:
         if isinstance(config, dict):
             parts = {name: scalars(part) for name, part in config.items()}
         self.start = {**scalars(record), "config": parts}
+        self.begun = True
         self.newest = {}
         self.end = None
         self.warnings = []
@@ -443,10 +447,10 @@ class Run:
         self.full = False
         if not os.path.isdir(self.folder):
             return "gone"
-        if self.end and not running:
+        if not self.begun:                       # what stands there is of the time before
+            return "starting" if running else "crashed"
+        if self.end:
             return {"stopped": "stopped", "error": "crashed"}.get(self.end["reason"], "done")
-        if running and (self.end or not self.start):
-            return "starting"                    # what stands there is of the time before
         if self.process and not running:
             return "crashed"
         if self.was_held and self.silent <= max(QUIET, 2 * self.pause()):
@@ -516,8 +520,10 @@ class Run:
     def diagnose(self):
         "Why it crashed and what helps: a Trouble. Asks the disk how much is free where that is it."
         said = "\n".join(self.log[-25:])
-        if self.end:
+        if self.end and self.begun:
             said = f"{self.end['message']}\n{said}"
+        if not self.begun and self.exit_status in (-15, 143):
+            return Trouble("stopped before it began", "", self.again, {})
         if self.exit_status in (-9, 137):
             return self.too_large("killed", "The system ends a process like this when memory runs out.")
         if OUT_OF_MEMORY.search(said):
@@ -531,7 +537,7 @@ class Run:
         if "KeyboardInterrupt" in said:
             why = "Somebody pressed Ctrl-C twice, or the system shuts down."
             return Trouble("interrupted", why, self.again, {})
-        if not self.start:
+        if not (self.start and self.begun):
             return Trouble("it did not start", "", "change what the last line names, on Train", {})
         why = "Its process is gone without a word: killed, or the machine was turned off."
         if self.end:

@@ -517,6 +517,23 @@ def test_a_process_of_ours_says_itself_whether_it_lives(tmp_path):
     process.status = 1
     assert run.poll()
     assert (run.state, run.exit_status) == ("crashed", 1)
+    process = Process(None)
+    run.started(process)
+    write_lines(folder, [{"kind": "start", "config": {}}, {"kind": "end", "step": 310, "reason": "done"}], "a")
+    run.poll()
+    assert run.state == "done"  # though its process has not left yet
+
+
+@pytest.mark.parametrize(
+    "status, headline", [(1, "it did not start"), (-15, "stopped before it began"), (-9, "killed")]
+)
+def test_a_run_that_could_not_go_on_is_not_called_done(tmp_path, status, headline):
+    "As when its text has moved: what stands in its folder is of the time before."
+    run = polled(make_run(tmp_path / "a", end="done"))
+    assert run.state == "done"
+    run.started(Process(status))
+    run.poll()
+    assert (run.state, run.trouble.headline) == ("crashed", headline)
 
 
 # ---- troubles ----------------------------------------------------------------------------------------------
@@ -588,8 +605,8 @@ def test_foreign_text_is_cleaned(text):
 
 
 def test_numbers_are_written_short():
-    shorts = [runs.short(x) for x in (None, 0, 12, 1234, 95760, 1.56e9, 3e17)]
-    assert shorts == ["—", "0", "12", "1.23k", "95.8k", "1.56G", "3e17"]
+    shorts = [runs.short(x) for x in (None, 0, 12, 1234, 95760, 999_600, 1.56e9, 3e17)]
+    assert shorts == ["—", "0", "12", "1.23k", "95.8k", "1M", "1.56G", "3e17"]
     assert runs.fixed(2.34567) == "2.346"
     assert runs.fixed(25007679009193984.0) == "2.5e16"
     assert [runs.clock(x) for x in (None, 59, 3725)] == ["—", "0:59", "1:02:05"]

@@ -333,6 +333,9 @@ def test_chart_draws_anything_anywhere():
         chart.plot([line(range(1001))])
         chart.action_zoom(0.5)
         assert chart.view == (500, None) and chart.span() == (500, 1000)
+        chart.plot([line(range(501))])  # another run, that is shorter
+        assert chart.span() == (0, 500) and chart.render()
+        chart.plot([line(range(1001))])
         chart.plot([line(range(2001))])  # new points: a view at the end follows
         assert chart.span() == (500, 2000)
         chart.action_pan(-0.2)
@@ -382,6 +385,11 @@ def test_train_shows_what_there_is_and_checks_what_is_typed(root, fake):
         way = list(app.catalog.presets).index("laptop")
         await pilot.press(*["down"] * way)
         await until(pilot, lambda: page.preset == "laptop" and value("max_minutes").value == "3")
+        value("batch_size").value = "9"
+        await until(pilot, lambda: page.edited.get("batch_size") == "9")
+        page.fill_table()  # as when a run has ended, whose speed is told
+        await pilot.pause()
+        assert page.preset == "laptop" and page.edited.get("batch_size") == value("batch_size").value == "9"
         await pilot.press(*["up"] * way)
         await until(pilot, lambda: page.preset == "nano")
         page.query_one("#level", Knob).value = "word"
@@ -397,6 +405,8 @@ def test_train_shows_what_there_is_and_checks_what_is_typed(root, fake):
             ("dropout", "1", app.catalog.fields["dropout"]["rule"]),
             ("data", "no/such.txt", "there is no"),
             ("run", "a/b", "a name without"),
+            ("run", "x" * 300, "a name without"),
+            ("data", "x" * 300 + ".txt", "there is no"),
         ):
             was = value(name).value
             value(name).value = text
@@ -995,8 +1005,8 @@ def test_another_run_at_work_is_one_key_away(root, fake):
 @pytest.mark.parametrize(
     "end, answer, flags, why",
     [
-        ("time", "", "--max_iters=1500 --max_minutes=2", "100%: its 1 minute is over"),
-        ("time", "0.5", "--max_iters=1500 --max_minutes=1.5", "100%: its 1 minute is over"),
+        ("time", "", "--max_minutes=2", "100%: its 1 minute is over"),
+        ("time", "0.5", "--max_minutes=1.5", "100%: its 1 minute is over"),
         ("done", "", "--max_iters=400", "100%"),
         ("done", "201", "--max_iters=201", "100%"),
         ("patience", None, "--patience=0", "100%: no better for 5 evaluations"),

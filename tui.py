@@ -43,7 +43,7 @@ try:
 
     from runs import LIVE, Run, clean, find_runs, fixed, number, size
     from screens.basics import command_line, hidden, number_of, written
-    from screens.catalog import Catalog
+    from screens.catalog import LIMITS, Catalog
     from screens.chat import Chat
     from screens.runs_table import Runs
     from screens.shared import Ask, Help, Leave
@@ -258,7 +258,7 @@ class Tui(App):
         if all(self.settings.get(key) == value for key, value in settings.items()):
             return
         self.settings |= settings
-        if self.root.is_dir():
+        if os.path.isdir(self.root):
             with contextlib.suppress(OSError):
                 (self.root / ".tui.json").write_text(json.dumps(self.settings), encoding="utf-8")
 
@@ -430,7 +430,7 @@ class Tui(App):
         path = run.folder / name
         latest = run.folder / "latest.pt"
         is_untrained = name == "best.pt" and run.in_file(name)[0] == 0
-        if not path.exists() or is_untrained and latest.exists():
+        if not os.path.exists(path) or (is_untrained and os.path.exists(latest)):
             path = latest
         return path
 
@@ -504,13 +504,15 @@ class Tui(App):
             elsewhere = name in ("preset", "level", "resume", "presets", "out_dir")
             if name in known and str(value) != str(known[name]) and not elsewhere:
                 settings[name] = value
+        if any(name in settings for name in LIMITS):  # one that is asked for unsets those of the preset
+            settings |= {name: config[name] for name in LIMITS if config.get(name)}
         return settings
 
     def fresh_folder(self, name):
         "The first of name, name-2, name-3 ... in which no run has begun."
         for i in itertools.count(1):
             folder = self.root / (name if i == 1 else f"{name}-{i}")
-            if not (folder / "metrics.jsonl").exists():
+            if not os.path.exists(folder / "metrics.jsonl"):
                 return folder
 
     def copy(self, text):
@@ -577,7 +579,7 @@ class Tui(App):
             self.exit()
 
     def stop_training(self, run):
-        if run.start:
+        if run.begun:
             run.control("stop")
         else:
             run.process.terminate()

@@ -1,4 +1,5 @@
 """What every screen uses: sizes, looks, small texts, and the widget that shows text."""
+import math
 import os
 import re
 import shlex
@@ -77,9 +78,10 @@ def button(text, action, style=""):
 def number_of(text):
     "What is typed -> a number, or None."
     try:
-        return float(text)
+        found = float(text)
     except ValueError:
         return None
+    return found if math.isfinite(found) else None
 
 
 def written(value):
@@ -105,7 +107,8 @@ def as_flags(values):
 
 def fit_for_a_name(text):
     "Whether a folder can have this name, on every system."
-    return bool(text.strip(". ")) and not re.search(r'[\\/:*?"<>|\0-\x1f]', text)
+    fits = text.strip(". ") and len(text.encode()) <= 200    # bytes; most file systems have room for 255
+    return bool(fits) and not re.search(r'[\\/:*?"<>|\0-\x1f]', text)
 
 
 class Words(Static):

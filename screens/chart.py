@@ -211,7 +211,8 @@ class Chart(Widget, can_focus=True):
         if not self.view:
             return low, high
         first, last = self.view
-        return max(first, low), high if last is None else last
+        first, last = max(first, low), high if last is None else min(last, high)
+        return (first, last) if first < last else (low, high)  # it was made for a longer curve
 
     def show(self, first, last):
         "Let this part be seen, or what of it there is."

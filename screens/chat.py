@@ -616,7 +616,7 @@ look inside one: what each layer would have said, and where its heads looked. F6
 
     def action_save(self):
         "In the run's folder; where that was deleted, beside the other runs."
-        folder = self.path.parent if self.path.parent.is_dir() else self.app.root
+        folder = self.path.parent if os.path.isdir(self.path.parent) else self.app.root
         path = folder / time.strftime("chat-%Y%m%d-%H%M%S.txt")
         stretches = []                           # (whose, turns) of those that are of the same weights
         for voice in self.voices:

@@ -1,5 +1,6 @@
 """Runs, the third screen: all of them in a table, compared, renamed, deleted and brought back."""
 import contextlib
+import os
 import re
 import time
 from collections import namedtuple
@@ -183,8 +184,9 @@ marked, the chart shows the one under the cursor. A click on a column's title so
 
     @property
     def differ_in_tokens(self):
-        "Whether the runs that are meant are of several levels: then only bytes compare."
-        return len({configured(run, "level") for run in self.meant()}) > 1
+        "Whether the runs that are meant have several kinds of tokens: then only bytes compare."
+        kinds = {(configured(run, "level"), run.part("model").get("vocab_size")) for run in self.meant()}
+        return len({kind if kind[0] == "bpe" else kind[0] for kind in kinds}) > 1
 
     @property
     def metrics(self):
@@ -459,7 +461,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
         def problem(name):
             if not fit_for_a_name(name):
                 return "a name without / \\ : * ? \" < > |"
-            if name != run.folder.name and run.folder.with_name(name).exists():
+            if name != run.folder.name and os.path.exists(run.folder.with_name(name)):
                 return "there is one of that name"
 
         name = await self.app.push_screen_wait(Enter("rename", run.folder.name, problem))

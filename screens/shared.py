@@ -202,7 +202,8 @@ class Pick(Box):
 
     def add(self, options):
         "More to choose from, which was not known at once."
-        self.options += options
+        known = {option for option, _ in self.options}
+        self.options += [(option, shown) for option, shown in options if option not in known]
         if self.is_attached:
             at = self.list.highlighted
             self.on_input_changed()

@@ -3,6 +3,7 @@ import contextlib
 import os
 from pathlib import Path
 
+from textual.content import Content
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
@@ -40,7 +41,7 @@ class Browse(Box):
             self.app.notify(f"{folder}: {e.strerror}", severity="warning")
             return
         self.folder = folder
-        self.frame.border_title = clean(folder)
+        self.frame.border_title = Content(clean(folder))  # [x] in a name is no markup
         found.sort(key=lambda path: (not os.path.isdir(path), path.name.lower()))
         self.list.clear_options()
         if folder.parent != folder:

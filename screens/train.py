@@ -79,7 +79,8 @@ model gets it: a block is a token."""
         Binding("e", "edit", "Edit the file"),
     ]
     COMMON = (*LIMITS, "batch_size", "learning_rate", "dropout", "eval_interval")
-    COSTLY = {"n_layer", "n_head", "n_embd", "block_size", "batch_size", "micro_batch", "vocab_size", "data"}
+    COSTLY = {"n_layer", "n_head", "n_embd", "block_size", "batch_size", "micro_batch", "vocab_size", "data",
+              "bias", "qkv_bias", "optimizer", "dropout", "checkpoint_activations"}
     NO_MATTER = HARMLESS | {"run", "data"}       # to the loss that a preset usually comes to
     ELSEWHERE = ("preset", "presets", "level", "data", "out_dir", "resume")  # not among the advanced
 
@@ -165,17 +166,17 @@ model gets it: a block is a token."""
         table = self.query_one("#recipes", DataTable)
         titles = self.titles()
         self.drawn = titles, self.app.measured()
-        with self.prevent(DataTable.RowHighlighted):
-            table.clear(columns=True)
-        for title in titles:
-            table.add_column(title, key=title)
         catalog = self.app.catalog
         presets = catalog.presets if catalog else self.names_at_once()
-        for name, about in presets.items():
-            cells = self.cells(name, about, catalog.recipe(name) if catalog else {})
-            table.add_row(*[cells[title] for title in titles], key=name)
-        if self.preset in presets:
-            table.move_cursor(row=list(presets).index(self.preset))
+        with self.prevent(DataTable.RowHighlighted):  # nobody has chosen another preset
+            table.clear(columns=True)
+            for title in titles:
+                table.add_column(title, key=title)
+            for name, about in presets.items():
+                cells = self.cells(name, about, catalog.recipe(name) if catalog else {})
+                table.add_row(*[cells[title] for title in titles], key=name)
+            if self.preset in presets:
+                table.move_cursor(row=list(presets).index(self.preset))
 
     def cells(self, name, about, cost):
         "What the table says of a preset, by column."
@@ -332,14 +333,14 @@ model gets it: a block is a token."""
     def fresh_name(self):
         "For the next run: preset, level, data and, from the second one on, a number."
         name = f"{self.preset}-{self.level}"
-        data = Path(self.edited.get("data", "")).stem
+        data = Path(self.edited.get("data", "")).stem[:50]
         if data:
             name += f"-{data}"
         name = re.sub(r"[^\w.-]+", "-", name)
         return self.app.fresh_folder(name).name
 
     def is_taken(self, name):
-        return (self.app.root / name / "metrics.jsonl").exists()
+        return os.path.exists(self.app.root / name / "metrics.jsonl")  # a name too long is none
 
     @on(Knob.Changed, "#level")
     def another_level(self):
@@ -481,8 +482,8 @@ model gets it: a block is a token."""
         flags = tuple(self.flags()[:-2])         # without the folder
         if flags not in self.answers:
             code, out, said = await self.app.ask("presets", "--json", *flags)
-            if not self.has_form:
-                return
+            if not self.has_form or flags != tuple(self.flags()[:-2]):
+                return                           # meanwhile something else was chosen
             try:
                 answer = json.loads(out)
                 self.answers[flags] = answer["presets"][self.preset], answer.get("data")

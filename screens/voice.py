@@ -290,6 +290,7 @@ class Voice(Vertical):
         "Let the model go on from all of the turn."
         self.count += 1
         self.busy = turn
+        self.trouble = ""
         turn.asked = time.monotonic()
         turn.stopping = None
         turn.settings = {**settings, **self.differs}

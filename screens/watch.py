@@ -481,8 +481,11 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
             return
         if run.process:
             run.process.kill()
-        elif run.ask_lock() and isinstance(pid, int) and os.name == "posix":
-            os.kill(pid, 9)
+        elif run.ask_lock() and type(pid) is int and pid > 1 and os.name == "posix":
+            try:
+                os.kill(pid, 9)
+            except OSError as e:                 # of another user, or on another machine
+                self.notify(f"process {pid}: {e.strerror}", severity="warning")
         else:
             self.notify("It was not started here: kill it where it runs", severity="warning")
 
@@ -522,9 +525,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         if not answer:
             return {}
         if run.limit == "max_minutes":
-            others = {name: number(run.part("train").get(name)) for name in ("max_iters", "epochs")}
-            kept = {name: value for name, value in others.items() if value}  # one limit unsets the others
-            return {**kept, "max_minutes": minutes + float(answer)}
+            return {"max_minutes": minutes + float(answer)}
         return {"max_iters": int(float(answer))}
 
     @work
