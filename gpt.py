@@ -16,7 +16,7 @@ gpt.load().sample("Holmes said"). Pasted into a notebook cell, this file defines
 After errors and options it reads in the order in which text flows: text -> tokenizer -> tokens -> batch ->
 model -> loss -> optimizer -> checkpoint -> sampling -> text; then devices, the log, and the training loop.
 Who wants to know how GPTs are trained reads batches, model, optimizer, sampling and train() first: they are
-500 lines; much of the rest is there so that nothing is lost. What else one does with runs is in tools.py.
+550 lines; much of the rest is there so that nothing is lost. What else one does with runs is in tools.py.
 """
 import argparse, base64, codecs, contextlib, copy, ctypes, dataclasses, difflib, functools, hashlib, itertools
 import json, math, mmap, os, platform, re, shlex, signal, subprocess, sys, threading, time, zipfile
@@ -231,7 +231,9 @@ def convert(f, value):
     if f.type is tuple:
         texts = [value] if isinstance(value, str) else value
         expect(isinstance(texts, (list, tuple)), f"--{f.name} {texts!s:.50}: expected a text, or several")
-        return tuple(str(text).replace("\\n", "\n") for text in texts if text)  # \n is hard to type
+        if f.name == "stop":                                  # \n is hard to type
+            texts = [str(text).replace("\\n", "\n") for text in texts]
+        return tuple(str(text) for text in texts if text)
     if choices(f):
         word = str(value).lower().removeprefix("torch.")      # torch.float32 is "float32"
         check_known([word], choices(f), f"--{f.name}")
@@ -297,8 +299,12 @@ def configure(asked, saved=None):
         default = "auto" if "max_minutes" in asked and beside("recipes.py") else "nano"
         default = "finetune" if "init_from" in asked else default
         base = recipe(load_presets(asked.get("presets")), asked.get("preset", default), asked.get("level"))
-    if any(name in asked for name in LIMITS):                 # a limit replaces all those of the preset:
-        base = {**base, **dict.fromkeys(LIMITS, 0)}           # ten minutes are ten
+    # A limit that is asked for replaces all those of the preset: ten minutes are ten. But more minutes for a
+    # run that has had minutes leave its other limits.
+    limits = [name for name in LIMITS if name in asked]
+    more_time = limits == ["max_minutes"] and saved and saved.get("max_minutes")
+    if limits and not more_time:
+        base = {**base, **dict.fromkeys(LIMITS, 0)}
     if not saved and base["preset"] == "auto":
         base |= other_file("recipes").auto(asked)             # what fits text, minutes and machine
     model_config = fill(ModelConfig, {**base, **asked})
@@ -309,6 +315,7 @@ def configure(asked, saved=None):
 
 def short(n):
     "1234567 -> 1.23M"
+    n = float(f"{n:.3g}")                                     # 999_999 is 1M, not 1e+03k
     unit = min(4, int(math.log10(max(n, 1)) // 3))
     return f"{n / 1000 ** unit:.3g}" + ["", "k", "M", "G", "T"][unit]
 
@@ -589,7 +596,7 @@ def read_text(source):
     "A text file, whole. builtin: English that every Python brings along, its own manual."
     if source == "builtin":
         return manual()
-    with explain(f"--data {source} can't be read", OSError, UnicodeDecodeError):  # which tells the offset
+    with explain(f"--data {source} can't be read", OSError, UnicodeDecodeError):  # they name the offset
         text = Path(source).read_text(encoding="utf-8-sig")
     expect("\0" not in text, f"--data {source} is not text: at offset {text.find(chr(0)):,} is a zero byte")
     expect(text.strip(), f"--data {source} is empty: there is nothing to learn from")
@@ -597,7 +604,8 @@ def read_text(source):
 
 def manual():
     "The prose of Python's own manual: its paragraphs of sentences, each once, without marks for printers."
-    topics = need("pydoc_data.topics", "nothing; this Python lacks its manual").topics
+    with explain("this Python lacks its manual", ImportError, kind=RunError):
+        from pydoc_data.topics import topics
     found = {}                                                # a dict keeps their order
     for name in sorted(topics):
         for paragraph in topics[name].split("\n\n"):
@@ -614,9 +622,9 @@ def prepare(config, chosen):
     goes through data.py. chosen: the user named it. If not, and it can't be had, builtin takes its place."""
     path = Path(config.data)
     own_bpe = config.level == "bpe" and config.vocab_size > 0  # which data.py learns
-    small_text = path.is_file() and path.suffix not in PACKED and path.stat().st_size < 1 << 27
+    small_text = path.is_file() and path.suffix.lower() not in PACKED and path.stat().st_size < 1 << 27
     plain = small_text or config.data == "builtin"
-    if (path / "meta.json").exists() or plain and not own_bpe:
+    if (path / "meta.json").exists() or (plain and not own_bpe):
         return config.data
     if path.suffix in (".txt", ".md") and not re.search(r"://|[*?\[]", config.data):  # no address, no glob
         expect(path.exists(), f"--data {config.data}: there is no such file")
@@ -848,7 +856,7 @@ class GPT(nn.Module):
         self.config = config
         self.dropout = dropout
         self.label_smoothing = label_smoothing
-        self.checkpoint_activations = checkpoint_activations  # keep a block's input alone for the way back
+        self.checkpoint_activations = checkpoint_activations  # keep only blocks' inputs for the way back
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # tokens; also the head (weight tying)
         self.wpe = nn.Embedding(config.block_size, config.n_embd)  # positions
         self.h = nn.ModuleList(Block(config, dropout, layer) for layer in range(config.n_layer))
@@ -905,7 +913,7 @@ def attend(q, k, v, p):
     T, S = q.size(2), k.size(2)
     if q.device.type == "cpu" and torch.is_grad_enabled() and S == T:
         return attend_on_cpu(q, k, v, p)
-    seen = None                                               # T == 1: the last token sees all
+    seen = None                                               # T == S: is_causal says it; T == 1: it sees all
     if 1 < T < S:                                             # token t sees 0 to S - T + t
         seen = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
     return F.scaled_dot_product_attention(q, k, v, seen, dropout_p=p, is_causal=S == T)
@@ -1140,7 +1148,7 @@ def pick(logits, recent, options, generator):
     probs = logits.softmax(-1)
     if options.min_p:
         probs = probs.masked_fill(probs < options.min_p * probs.amax(-1, keepdim=True), 0)
-    if options.top_p < 1:                                           # the likeliest stays in any case
+    if options.top_p < 1:                                     # the likeliest stays in any case
         likely, order = probs.sort(descending=True)
         before = likely.cumsum(-1) - likely
         likely = likely.masked_fill(before >= options.top_p * likely.sum(-1, keepdim=True), 0)
@@ -1173,7 +1181,7 @@ def generate(lm, prompt, options):
         recent = None
         if options.repetition_penalty != 1:
             recent = torch.tensor([row[-W:] for row in rows], device=lm.device)  # (B, up to W)
-        picked = pick(logits, recent, options, generator)           # (B,)
+        picked = pick(logits, recent, options, generator)     # (B,)
         ids = picked.tolist()
         ended = [was or i == lm.tokenizer.end_id for was, i in zip(ended, ids)]
         if all(ended):
@@ -1311,7 +1319,7 @@ class Ranks:
     def __init__(self, device):
         self.rank = int(os.environ.get("RANK", 0))
         self.world_size = int(os.environ.get("WORLD_SIZE", 1))
-        self.at_work = time.monotonic()                       # since then it waits for others, or is busy
+        self.at_work = time.monotonic()                       # when it last began work of its own
         self.device = pick_device(device, int(os.environ.get("LOCAL_RANK", 0)))
         if self.world_size > 1 and not dist.is_initialized():
             how = ("the processes can't reach each other. Where hosts call themselves 127.0.1.1, type first, "
@@ -1340,7 +1348,7 @@ class Ranks:
         dist.broadcast_object_list(box, device=torch.device("cpu"))
         return box[0]
 
-    def ask_for_max(self, read):
+    def start_max(self, read):
         "-> a function that waits for the largest of what read() gives in any process. By CPU: no GPU waits."
         if self.world_size == 1:
             return read
@@ -1353,7 +1361,7 @@ class Ranks:
         return wait
 
     def all_reduce_max(self, *numbers):
-        return self.ask_for_max(lambda: numbers)()
+        return self.start_max(lambda: numbers)()
 
     def all_reduce_sum(self, tensor):
         if self.world_size > 1:
@@ -1488,7 +1496,7 @@ def read_control(folder):
             return CONTROL_WORDS.index(word)
     return 0
 
-def pace(config, step, done):
+def lr_factor(config, step, done):
     "The learning rate's share of its peak: up in the warmup, down to min_lr while the run gets done."
     floor = config.min_lr / config.learning_rate
     fall = 1 - done if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
@@ -1532,9 +1540,11 @@ def find_run(asked):
     "-> the checkpoint to go on from, its folder, and notes to be told. Of a new run: {}, None, []."
     resume, out_dir = str(asked.get("resume") or ""), asked.get("out_dir") or ""
     expect(resume != "auto" or out_dir, "--resume auto: say where, with --out_dir")
-    if not resume or resume == "auto" and not has_checkpoint(out_dir):
+    if not resume or (resume == "auto" and not has_checkpoint(out_dir)):
         return {}, None, []
     path = find_checkpoint(out_dir if resume in ("newest", "auto") else resume, ("latest.pt", "best.pt"))
+    elsewhere = out_dir and Path(out_dir).resolve() != path.parent.resolve()
+    expect(not elsewhere, f"--out_dir {out_dir}: a run goes on where it is, in {path.parent}")
     best = path.with_name("best.pt")
     try:
         return check_parts(load_checkpoint(path), path), path.parent, []
@@ -1582,7 +1592,8 @@ def open_log(folder):
     except (ImportError, OSError):                            # not on Windows, nor on every file system
         pass
     with open(path, "rb") as log:
-        if log.seek(0, 2) and log.seek(-1, 2) >= 0 and log.read() != b"\n":
+        log.seek(max(0, log.seek(0, os.SEEK_END) - 1))        # to the last byte
+        if log.read() not in (b"", b"\n"):
             file.write("\n")                                  # after half a line, which a kill left
     return file
 
@@ -1631,7 +1642,7 @@ class TrainingRun:
         self.ranks = Ranks(self.config.device)
         cleanup.callback(self.ranks.close)
         self.device = self.ranks.device
-        self.prepare_batches("data" in asked, tokenizer if self.config.init_from else None)
+        self.prepare_batches(asked, tokenizer if self.config.init_from else None)
         if checkpoint:
             self.check_nothing_changed(checkpoint)
         self.build_model(weights, checkpoint.get("used", {}))
@@ -1658,11 +1669,11 @@ class TrainingRun:
         self.skips_in_a_row = self.skips_since_log = torch.zeros((), device=self.device)
         self.listen_to_signals(cleanup)
 
-    def prepare_batches(self, chosen, tokenizer):
+    def prepare_batches(self, asked, tokenizer):
         "text -> tokens -> batches"
         config, ranks, T, B = self.config, self.ranks, self.model_config.block_size, self.config.batch_size
         expect(B >= ranks.world_size, f"--batch_size {B} leaves processes idle: {ranks.world_size} would fit")
-        chosen = chosen or config.data != KNOBS["data"].default
+        chosen = "data" in asked or config.data != KNOBS["data"].default
         self.source = ranks.prepared(lambda: prepare(config, chosen))
         if self.source == "builtin":                          # maybe in place of what can't be had
             config.data = "builtin"
@@ -1687,6 +1698,8 @@ class TrainingRun:
         self.steps_per_epoch = self.batches.windows / B
         limits = [config.max_iters, math.ceil(config.epochs * self.steps_per_epoch)]
         self.max_steps = min([limit for limit in limits if limit], default=math.inf)
+        if config.epochs and beside("tools.py"):
+            other_file("tools").fit_short_text(self, asked)
 
     def check_nothing_changed(self, checkpoint):
         "A run goes on with its tokens and its shape. Where the text itself has changed, that is told."
@@ -1728,8 +1741,8 @@ class TrainingRun:
             self.dtype, self.why_dtype = getattr(torch, used["dtype"]), "as before"
             self.threads = config.threads or used["threads"]
         torch.set_num_threads(self.threads)
-        mixed = self.dtype != torch.float32
-        self.autocast = functools.partial(torch.autocast, device.type, self.dtype, enabled=mixed)
+        in_16_bits = self.dtype != torch.float32
+        self.autocast = functools.partial(torch.autocast, device.type, self.dtype, enabled=in_16_bits)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.optimizers = make_optimizers(self.raw_model, config, self.dtype)
 
@@ -1737,11 +1750,13 @@ class TrainingRun:
         "Progress and the memory of the optimizers, as they were."
         self.progress = Progress(**checkpoint["progress"])
         memory = checkpoint.get("optimizers")
-        another = checkpoint["train_config"].get("optimizer") != self.config.optimizer
-        if another or not memory or self.progress.step and not all(memory):
+        was, now = checkpoint["train_config"], self.config
+        another = (was.get("optimizer"), was.get("freeze", 0)) != (now.optimizer, now.freeze)
+        if another or not memory or (self.progress.step and not all(memory)):
             self.notes.append("the optimizers begin anew: this checkpoint has no memory for them")
             return
-        self.scaler.load_state_dict(checkpoint["scaler"])
+        if checkpoint["scaler"]:                              # not from float32 or bfloat16
+            self.scaler.load_state_dict(checkpoint["scaler"])
         for optimizer, state in zip(self.optimizers, memory):
             # Momenta go on; rates and decay are those that are asked for now.
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
@@ -1792,10 +1807,8 @@ class TrainingRun:
         loss = f"begins near ln({m.vocab_size:,}) = {math.log(m.vocab_size):.2f}: every token is as likely"
         if config.init_from or self.resumed:
             loss = "begins where the weights had come to"
-        preset = load_presets(config.presets).get(config.preset, {})
-        expected = (preset.get(config.level) or {}).get("expect", "")
-        if expected.endswith(f" on {config.data}"):
-            loss += f"; {config.preset}'s full run: {expected}"
+        elif beside("tools.py") and (usual := other_file("tools").usual_loss(vars(config))):
+            loss += f"; {config.preset}'s full run: {usual}"
         if self.teacher:
             loss += f"\nteacher    {', '.join(config.teacher)}: {config.teacher_share:.0%} of the loss"
         self.log.say(f"""\
@@ -1812,7 +1825,7 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
                  resumed_from=step if self.resumed else None)
 
     def listen_to_signals(self, cleanup):
-        "Ctrl-C, SIGTERM and a closed terminal are obeyed between two steps. A second one interrupts at once."
+        "Ctrl-C, SIGTERM and a closed terminal are obeyed between two steps; the same one again: at once."
         def note(number, frame):
             self.signals.append(number)
             signal.signal(number, signal.default_int_handler)
@@ -1840,7 +1853,7 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
 
     def ask_all(self):
         "Begins to ask all processes what they heard: in a step, they answer while the optimizers work."
-        self.wait_for_answers = self.ranks.ask_for_max(self.heard_here)
+        self.wait_for_answers = self.ranks.start_max(self.heard_here)
 
     def obey_control(self):
         "Obeys control file and signals, all processes at the same step; sets the clock. -> whether to stop"
@@ -1857,15 +1870,15 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
             if word == "sample":
                 self.sample()
             if word:
-                self.back_to_training()
+                self.restart_stopwatch()
             if not self.paused:
                 return False
             time.sleep(0.1)
             self.clock_zero += time.monotonic() - entered     # waiting is no training time
             self.ask_all()
 
-    def back_to_training(self):
-        "What was done meanwhile does not count for tokens/s."
+    def restart_stopwatch(self):
+        "Says what goes on now. What was done meanwhile does not count for tokens/s."
         self.log("state", state="paused" if self.paused else "training")
         self.stopwatch = time.monotonic(), self.progress.step
 
@@ -1904,8 +1917,8 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
             lm = LM(self.raw_model.eval(), self.corpus.tokenizer)
             prompt = self.config.sample_prompt
             # As the context grows token by token, 16 bits on a CPU and compiling cost more than they save.
-            mixed = self.device.type == "cuda" and self.dtype != torch.float32
-            with self.autocast(enabled=mixed), torch.compiler.set_stance("force_eager"):
+            in_16_bits = self.device.type == "cuda" and self.dtype != torch.float32
+            with self.autocast(enabled=in_16_bits), torch.compiler.set_stance("force_eager"):
                 text = lm.sample(prompt, max_new_tokens=self.config.sample_tokens)
             self.log("sample", step=self.progress.step, text=prompt + text)
 
@@ -1970,7 +1983,7 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
                 return self.accumulate(trial)
             except Exception as error:
                 self.adapt(error)
-            self.clear_gradients()
+            self.clear_gradients()                            # here the error no longer holds the tensors
             torch.cuda.empty_cache()
 
     def clear_gradients(self):
@@ -1995,8 +2008,8 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         else:
             raise error
 
-    def rehearse(self):
-        "Makes the optimizers' states, compiles, finds what fits beside them; nothing counts. Sets the clock."
+    def trial_step(self):
+        "Makes optimizer states, compiles, finds what micro-batch fits; changes no weight. Sets the clock."
         if self.compiled:
             self.log("state", state="compiling")
         with explain("no room for optimizers: take a smaller preset", torch.OutOfMemoryError, kind=RunError):
@@ -2015,7 +2028,7 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         self.fraction_at_start = self.fraction_done()
         self.elapsed_at_start = self.progress.elapsed_s
         self.clock_zero = time.monotonic() - self.progress.elapsed_s
-        self.back_to_training()
+        self.restart_stopwatch()
 
     def take_step(self, found_inf):
         """found_inf, on the device: 1 where the gradient is not finite. Then this changes nothing, and nobody
@@ -2071,7 +2084,7 @@ def train(**asked):
     with contextlib.ExitStack() as cleanup:                   # closes what was opened, however this ends
         run = TrainingRun(asked, cleanup)
         config, progress = run.config, run.progress
-        run.rehearse()
+        run.trial_step()
         run.ask_all()
         while True:
             stop = run.obey_control()                         # sets the clock; may wait, or make a sample
@@ -2092,7 +2105,7 @@ def train(**asked):
                 run.log("state", state="saving")
                 run.save("latest.pt")
             if save_now or sample_now:
-                run.back_to_training()
+                run.restart_stopwatch()
             if not reason and stop:
                 reason = "stopped"
             if not reason and 0 < config.patience <= progress.evals_since_best:
@@ -2101,10 +2114,10 @@ def train(**asked):
                 break
 
             # One step: the gradient of a batch, and a step of the optimizers against it.
-            share_of_peak = pace(config, progress.step, run.fraction_done())
+            factor = lr_factor(config, progress.step, run.fraction_done())
             for optimizer in run.optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = share_of_peak * optimizer.defaults["lr"]
+                    group["lr"] = factor * optimizer.defaults["lr"]
             loss = run.forward_backward()                     # fills .grad, the same in all processes
             run.ask_all()                                     # obey_control(), above, waits for the answers
             for optimizer in run.optimizers:                  # float16 only: the loss was scaled up, lest

@@ -94,12 +94,11 @@ def memory_parts(m, t, device):
     if t.optimizer == "muon":
         moments -= 4 * matrix_weights(m)                      # Muon: one
     # Numbers that the backward pass needs, by token and block. On GPUs: 36 bytes a channel, of which 4 are
-    # the residual stream twice, and the others what the four products read, in 16 bits; 2 masks for dropout.
-    block = 36 * m.n_embd
-    if t.dropout:
-        block += 2 * m.n_embd
+    # the residual stream, twice, in 16 bits, and the others what the four products read; 2: dropout's masks.
     if device == "cpu":                                       # which also stores how tokens weigh each other
         block = 40 * m.n_embd + 6 * m.n_head * m.block_size
+    else:
+        block = (38 if t.dropout else 36) * m.n_embd
     blocks = m.n_layer * block
     if t.checkpoint_activations:                              # each block's input, and one block whole
         blocks = m.n_layer * 4 * m.n_embd + block
@@ -179,14 +178,21 @@ def machine():
 def expand(presets, name, level, asked, device, size=None):
     """-> ModelConfig, TrainConfig of a preset at a level, with what was asked for in the place of its values.
     device: what auto chooses for, by arithmetic; size: the bytes of the text, if they are known"""
-    if name == "auto":
+    if name == "auto" and name in presets:
         values = chosen(presets, {**asked, "level": level}, size, by_arithmetic(device)).values
     else:
         values = gpt.recipe(presets, name, level)
+        if any(limit in asked for limit in gpt.LIMITS):       # as in training
+            values = {**values, **dict.fromkeys(gpt.LIMITS, 0)}
     shape = gpt.fill(gpt.ModelConfig, {**values, **asked})
     config = gpt.fill(gpt.TrainConfig, {**values, **asked})
-    shape.vocab_size = config.vocab_size or TYPICAL_VOCABULARY[level]
+    shape.vocab_size = vocabulary(config)
     return shape, config
+
+def vocabulary(config):
+    "How many tokens there will be, about."
+    own = config.vocab_size if config.level == "bpe" else 0
+    return own or TYPICAL_VOCABULARY[config.level]
 
 USUAL_MFU = 0.4                                               # of a GPU, where nothing else is known
 CORE_SPEED = 60e9                                             # FLOP/s of a CPU's core in training, about
@@ -199,7 +205,7 @@ def usual_speed(device):
     return USUAL_MFU * 1e12 * gpu.tflops if gpu else None
 
 def cost(shape, config, device):
-    "What training takes, and whether a device has it. One that does not say its memory is believed to."
+    "What training takes, and whether a device has it. A device of unknown memory is taken to have it."
     memory = training_memory(shape, config, device["device"])
     room = device["memory"] or math.inf
     return {"parameters": count_parameters(shape), "memory": memory, "fits": memory < 0.9 * room,
@@ -227,6 +233,7 @@ def presets_command(asked):
     table = []
     text = None
     for name in names:
+        gpt.recipe(presets, name)                             # an error, if there is none
         own_level = only or level_of(presets, name, size)
         found[name] = {"about": "", "for": "", **presets[name], "level": own_level}
         for level in [only] if only else gpt.LEVELS:
@@ -260,7 +267,7 @@ def presets_command(asked):
 # ---- --preset auto: a text, minutes and a machine become a recipe -----------------------------------------
 
 # Of a text, for one token, about. A vocabulary of one's own needs a text in which its pieces are frequent.
-BYTES_A_TOKEN = {"char": 1.0, "word": 5.0, "bpe": 3.0}
+BYTES_A_TOKEN = {"word": 5.0, "bpe": 3.0}
 PLAIN = (".jsonl", ".csv")                                    # of gpt.PACKED; the others are compressed
 OPTIMIZERS_PART = 0.15                                        # of a step
 FOR_TRAINING = 0.85                                           # of the minutes; evaluations and samples: rest
@@ -271,23 +278,27 @@ def auto(asked):
     """The values of --preset auto: how they follow from text, minutes and speed stands in presets.json. Said
     in one line. Processes that share a run must choose the same, so they go by arithmetic."""
     presets = gpt.load_presets(asked.get("presets"))
-    alone = "WORLD_SIZE" not in os.environ
-    device = gpt.pick_device(asked.get("device") or "auto")
+    gpt.expect(not asked.get("init_from"), "--preset auto chooses a shape, and --init_from has one: "
+               "leave --preset out, or take finetune")
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    device = gpt.pick_device(asked.get("device") or "auto", int(os.environ.get("LOCAL_RANK", 0)))
     name = gpt.torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    if alone and not gpu_named(name):                         # a CPU, Apple's, a card that is in no table
-        speed = measured(device)
+    if processes == 1 and not gpu_named(name):                # a CPU, Apple's, a card that is in no table
+        speed, how = measured(device), ""
     else:
-        speed = by_arithmetic({"device": device.type, "name": name})
-    size = bytes_of(asked.get("data") or gpt.KNOBS["data"].default)
-    choice = chosen(presets, asked, size, speed)
+        cards = processes if device.type == "cuda" else 1     # processes on CPUs share the cores
+        speed = by_arithmetic({"device": device.type, "name": name}, cards)
+        how = "; speed by arithmetic"
+    source = asked.get("data") or gpt.KNOBS["data"].default
+    choice = chosen(presets, asked, bytes_of(source), speed, bytes_a_character(source))
     if os.environ.get("RANK", "0") == "0":
-        print(choice.why, flush=True)
+        print(choice.why + how, flush=True)
     return choice.values
 
-def chosen(presets, asked, known_size, speed):
+def chosen(presets, asked, known_size, speed, a_character=1.0):
     """What the rule of --preset auto makes of a text, minutes, and the speed of a machine: the largest shape
     that has the time to learn, and the more dropout the more often it will read the text. -> .values, .why
-    known_size: the bytes of the text, or None"""
+    known_size: the bytes of the text, or None; a_character: bytes, which are three in Chinese"""
     preset = presets["auto"]
     rule = preset["rule"]
     minutes = gpt.convert(gpt.KNOBS["max_minutes"], asked.get("max_minutes") or preset["max_minutes"])
@@ -298,7 +309,8 @@ def chosen(presets, asked, known_size, speed):
         values |= row_of(rule["bpe"], size)
 
     held_out = gpt.fill(gpt.TrainConfig, {**values, **asked}).val_fraction
-    text = (1 - held_out) * size / BYTES_A_TOKEN[level]       # tokens to learn from
+    a_token = a_character if level == "char" else BYTES_A_TOKEN[level]
+    text = (1 - held_out) * size / a_token                    # tokens to learn from
     limits = {"max_minutes": minutes, "epochs": rule["passes"]}
     if any(gpt.convert(gpt.KNOBS[name], asked.get(name) or 0) for name in ("max_iters", "epochs")):
         limits = dict.fromkeys(gpt.LIMITS, 0)                 # the end is chosen already
@@ -334,7 +346,7 @@ def chosen(presets, asked, known_size, speed):
 
 def level_of(presets, name, size):
     "The level of a preset where none is asked for: auto's goes by the bytes of the text, if they are known."
-    if name == "auto":
+    if name == "auto" and name in presets:
         rule = presets[name]["rule"]
         return row_of(rule["levels"], size or rule["unknown_size"])["level"]
     return gpt.recipe(presets, name)["level"]
@@ -346,13 +358,21 @@ def largest_shape(rule, values, asked, readable, speed):
     if "n_embd" in asked:                                     # the rest fits the width that is asked for
         width = gpt.convert(gpt.KNOBS["n_embd"], asked["n_embd"])
         shapes = [min(shapes, key=lambda shape: abs(shape["n_embd"] - width))]
+    if "n_head" in asked:
+        heads = gpt.convert(gpt.KNOBS["n_head"], asked["n_head"])
+        shapes = [shape for shape in shapes if heads and shape["n_embd"] % heads == 0] or shapes
     found = None
     for shape in shapes:
         trial = {**values, **shape, **asked}
         m, t = gpt.fill(gpt.ModelConfig, trial), gpt.fill(gpt.TrainConfig, trial)
-        m.vocab_size = t.vocab_size or TYPICAL_VOCABULARY[t.level]
-        tokens_per_s, threads = speed(m, t)
+        m.vocab_size = vocabulary(t)
         enough = rule["tokens_a_weight"] * matrix_weights(m)
+        if found:
+            _, smaller, _, its_speed = found
+            guess = its_speed * flops_per_token(smaller) / flops_per_token(m)
+            if readable(m, t, 10 * guess) < enough:           # not worth trying, even where a GPU had little
+                break                                         # to do with the smaller one
+        tokens_per_s, threads = speed(m, t)
         if found and readable(m, t, tokens_per_s) < enough:
             break                                             # and larger ones are slower
         found = {**shape, "threads": threads}, m, t, tokens_per_s
@@ -368,10 +388,10 @@ def row_of(table, amount):
     row = [row for row in table if row["from"] <= amount][-1]
     return {name: value for name, value in row.items() if name != "from"}
 
-def by_arithmetic(device):
-    "-> a function: how many tokens a second a device trains a shape on, about, and with how many threads."
+def by_arithmetic(device, cards=1):
+    "-> a function: how many tokens a second devices train a shape on, about, and with how many threads."
     def speed(m, t):
-        return (usual_speed(device) or CORE_SPEED) / flops_per_token(m), t.threads
+        return cards * (usual_speed(device) or CORE_SPEED) / flops_per_token(m), t.threads
 
     return speed
 
@@ -391,7 +411,7 @@ def measured(device):
             loss.backward()
             return loss.item()                                # which waits for a GPU
 
-        trained = (1 - OPTIMIZERS_PART) * ids.numel()         # tokens in that time, the optimizer's included
+        trained = (1 - OPTIMIZERS_PART) * ids.numel()         # in that time, of which optimizers take a part
         choices = {threads}
         if device.type == "cpu":
             choices.add(t.threads or 1)
@@ -413,13 +433,13 @@ def bytes_of(source):
             return bytes_of_folder(Path(source))
         size = 0
         for path in files_of(source):
-            packed = path.suffix in gpt.PACKED and path.suffix not in PLAIN
+            packed = path.suffix.lower() in gpt.PACKED and path.suffix.lower() not in PLAIN
             size += path.stat().st_size * (3 if packed else 1)
         if size:
             return size
         corpus = gpt.other_file("data").CORPORA[source]
-        number, unit = re.match(r"([\d.]+) (MB|GB)", corpus.size).groups()
-        return int(float(number) * {"MB": 1e6, "GB": 1e9}[unit])
+        number, unit, packed = re.match(r"([\d.]+) (MB|GB)( zip)?", corpus.size).groups()
+        return int(float(number) * {"MB": 1e6, "GB": 1e9}[unit] * (3 if packed else 1))
     return None
 
 def bytes_of_folder(folder):
@@ -429,9 +449,24 @@ def bytes_of_folder(folder):
 
 def files_of(source):
     "The files here that --data names: a file, a pattern, or a folder's texts."
-    if Path(source).is_dir():
-        return sorted(Path(source).rglob("*.txt"))
-    return [Path(path) for path in sorted(glob.glob(source))]
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        return [Path(name) for name in gpt.other_file("data").text_files(path)]
+    return [Path(name) for name in sorted(glob.glob(source, recursive=True)) if Path(name).is_file()]
+
+def bytes_a_character(source):
+    "Of the beginning of a text that is here; 1, as in English, where nobody knows."
+    with contextlib.suppress(OSError, gpt.UserError):
+        for path in files_of(source):
+            if path.is_file() and path.suffix.lower() not in gpt.PACKED:
+                with open(path, "rb") as file:
+                    head = file.read(1 << 16)
+                text = head.decode("utf-8-sig", errors="ignore")  # its last character may be cut
+                if text:
+                    return len(head) / len(text)
+    return 1.0
 
 # ---- plan: how long and how much, on machines that are not here --------------------------------------------
 
@@ -648,7 +683,7 @@ def look_at_data(source, config):
     else:
         files = files_of(source)
         gpt.expect(files and files[0].is_file(), "it is not here yet: training begins with fetching it")
-        gpt.expect(files[0].suffix not in gpt.PACKED, "it is packed: it is read when training begins")
+        gpt.expect(files[0].suffix.lower() not in gpt.PACKED, "it is packed: it is read when training begins")
         length = sum(path.stat().st_size for path in files)
         with gpt.explain(f"{files[0]} can't be read", OSError):
             with open(files[0], encoding="utf-8-sig", errors="replace") as file:

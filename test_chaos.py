@@ -64,11 +64,11 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 def before_step(does):
-    pace = gpt.pace
+    inner = gpt.lr_factor
     def watched(config, step, done):
         does(step)
-        return pace(config, step, done)
-    gpt.pace = watched
+        return inner(config, step, done)
+    gpt.lr_factor = watched
 
 def obey(words):
     with told():

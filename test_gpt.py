@@ -34,7 +34,7 @@ HERE = Path(__file__).resolve().parent
 GPT = HERE / "gpt.py"
 
 # What gpt.py promises of itself.
-LINES = 2195
+LINES = 2208
 COLUMNS = 110
 TOKENS_A_LINE = 11
 LONGEST = 60  # lines in a function
@@ -111,13 +111,13 @@ def say(folder, word):
 
 def before_steps(monkeypatch, does):
     "Calls does(step) before each step, in the same moment as the rates are set."
-    pace = gpt.pace
+    inner = gpt.lr_factor
 
     def watched(config, step, done):
         does(step)
-        return pace(config, step, done)
+        return inner(config, step, done)
 
-    monkeypatch.setattr(gpt, "pace", watched)
+    monkeypatch.setattr(gpt, "lr_factor", watched)
 
 
 def stop_after(folder, steps, monkeypatch):
@@ -1072,13 +1072,13 @@ def test_splitting_qkv_is_three_matrices():
     torch.testing.assert_close(fused.detach(), torch.cat([w.detach() for w in apart], 1))
 
 
-def test_pace():
+def test_the_learning_rate():
     config = gpt.TrainConfig(warmup_iters=9, min_lr=6e-4, learning_rate=6e-3)
-    assert gpt.pace(config, 0, 0) == pytest.approx(0.1) and gpt.pace(config, 9, 0) == 1
-    assert gpt.pace(config, 500, 0.5) == pytest.approx(0.55)
-    assert gpt.pace(config, 1000, 1) == pytest.approx(0.1)
+    assert gpt.lr_factor(config, 0, 0) == pytest.approx(0.1) and gpt.lr_factor(config, 9, 0) == 1
+    assert gpt.lr_factor(config, 500, 0.5) == pytest.approx(0.55)
+    assert gpt.lr_factor(config, 1000, 1) == pytest.approx(0.1)
     cosine = dataclasses.replace(config, schedule="cosine", min_lr=0.0)
-    assert gpt.pace(cosine, 500, 0.25) == pytest.approx(0.5 + math.sqrt(0.5) / 2)
+    assert gpt.lr_factor(cosine, 500, 0.25) == pytest.approx(0.5 + math.sqrt(0.5) / 2)
 
 
 # ---- sampling ----------------------------------------------------------------------------------------------
@@ -1519,10 +1519,10 @@ def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 def train_until(place, asked):
-    pace = gpt.pace
+    inner = gpt.lr_factor
     if place == "evaluate":
         gpt.mean_loss = die
-    gpt.pace = lambda config, step, done: die() if step == place else pace(config, step, done)
+    gpt.lr_factor = lambda config, step, done: die() if step == place else inner(config, step, done)
     gpt.train(**asked)
 
 for place, asked in {kills!r}:
@@ -1628,6 +1628,62 @@ def test_resume_takes_new_limits_and_rates_but_no_new_shape(place):
     Path("other.txt").write_text("Quite another text. " * 500)
     with pytest.raises(gpt.UserError, match="(?s)another tokenizer, its characters .* can't go on"):
         gpt.train(resume=result.out_dir, data="other.txt", max_iters=20)
+
+
+def test_more_minutes_leave_a_run_its_other_limits():
+    "Passes over a text keep a run from learning it by heart. Any other limit takes the place of all."
+    saved = {"preset": "auto", "max_iters": 0, "max_minutes": 10.0, "epochs": 50.0}
+    for asked, expected in (
+        ({"max_minutes": 20}, (0, 20, 50)),
+        ({"max_iters": 900}, (900, 0, 0)),
+        ({"epochs": 60}, (0, 0, 60)),
+        ({"max_minutes": 20, "epochs": 60}, (0, 20, 60)),
+        ({"learning_rate": 0.001}, (0, 10, 50)),
+    ):
+        _, config = gpt.configure(asked, saved)
+        assert (config.max_iters, config.max_minutes, config.epochs) == expected
+    _, config = gpt.configure({"max_minutes": 20}, {**saved, "max_iters": 700, "max_minutes": 0.0})
+    assert (config.max_iters, config.max_minutes, config.epochs) == (0, 20, 0)
+
+
+def test_a_run_goes_on_where_it_is(place):
+    mini(max_iters=2, out_dir="run")
+    with pytest.raises(gpt.UserError, match="--out_dir elsewhere: a run goes on where it is, in run"):
+        gpt.train(resume="run", out_dir="elsewhere", max_iters=3)
+    assert not Path("elsewhere").exists()
+    assert gpt.train(resume="run", out_dir="./run", max_iters=3).out_dir == "run"
+
+
+def test_a_run_in_32_bits_can_go_on_in_16(place, monkeypatch):
+    "As from a laptop to an old GPU: float16 alone scales its loss."
+    mini(max_iters=3, out_dir="run")
+    assert saved("run")["scaler"] == {}
+    monkeypatch.setattr(gpt, "choose_precision", lambda config, device: (torch.float16, 1, "as asked"))
+    with contextlib.ExitStack() as cleanup:
+        run = gpt.TrainingRun({"resume": "run", "max_iters": 5, "dtype": "float16"}, cleanup)
+        assert run.scaler.is_enabled() and run.progress.step == 3
+        assert all(optimizer.state for optimizer in run.optimizers)
+
+
+def test_other_blocks_frozen_means_optimizers_that_begin_anew(place):
+    mini(max_iters=3, out_dir="run")
+    assert gpt.train(resume="run", max_iters=5, freeze=1).reason == "done"
+    assert any("optimizers begin anew" in text for text in warnings_in("run"))
+
+
+def test_a_run_goes_on_without_the_file_of_its_preset(place):
+    Path("mine.json").write_text('{"mine": {"n_layer": 1, "max_iters": 3}}')
+    done = shell("train", *flags(presets="mine.json", preset="mine", out_dir="run", max_iters=2))
+    assert done.returncode == 0, done.stderr
+    Path("mine.json").unlink()
+    done = shell("train", "--resume", "run", "--max_iters", "4")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_backslash_is_no_new_line_in_the_name_of_a_run():
+    knobs = gpt.KNOBS | gpt.knobs(gpt.SampleConfig)
+    assert gpt.convert(knobs["teacher"], "runs\\nano-word") == ("runs\\nano-word",)
+    assert gpt.convert(knobs["stop"], "end\\n") == ("end\n",)
 
 
 def test_a_run_can_begin_with_the_weights_of_another(place):
@@ -1737,14 +1793,14 @@ with socket.socket() as free:
 def one(rank):
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE={str(processes)!r})
     os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=port)
-    pace = gpt.pace
+    inner = gpt.lr_factor
 
     def stopping(config, step, done):
         if step + 1 == {after} and rank == 1:
             signal.raise_signal(signal.SIGTERM)
-        return pace(config, step, done)
+        return inner(config, step, done)
 
-    gpt.pace = stopping
+    gpt.lr_factor = stopping
 {before}
     result = gpt.train(**{asked!r})
     assert result.reason == {reason!r}, result
@@ -1865,17 +1921,17 @@ def test_processes_that_end_by_the_clock_pace_themselves_alike(place):
     "Though the first one's evaluations take longer, since it saves."
     slow_first = """
     import time
-    shares, inner, save = [], gpt.pace, gpt.TrainingRun.save
+    shares, rate, save = [], gpt.lr_factor, gpt.TrainingRun.save
 
     def noting(*asked):
-        shares.append(inner(*asked))
+        shares.append(rate(*asked))
         return shares[-1]
 
     def slowly(run, name):
         time.sleep(0.2 * (rank == 0))
         return save(run, name)
 
-    gpt.pace, gpt.TrainingRun.save = noting, slowly
+    gpt.lr_factor, gpt.TrainingRun.save = noting, slowly
 """
     write = "    gpt.Path(f'{rank}.json').write_text(gpt.json.dumps(shares))"
     asked = {**MINI, "preset": "nano", "data": "story.txt", "max_iters": 0, "max_minutes": 0.05}
@@ -2089,6 +2145,11 @@ def test_a_full_disk_while_saving(place, monkeypatch):
     assert same(before, weights("full")) and not list(Path("full").glob("*.tmp"))
 
 
+def test_checkpoints_of_evaluations_are_kept_and_no_others(place):
+    mini(max_iters=12, eval_interval=5, keep=2, save_minutes=1e-9, out_dir="run")  # it saves after each step
+    assert sorted(path.name for path in Path("run").glob("step-*")) == ["step-00000010.pt", "step-00000012.pt"]
+
+
 def test_a_numbered_checkpoint_for_which_there_is_no_room(place, monkeypatch):
     full = OSError(28, "No space left on device")
     monkeypatch.setattr(shutil, "copyfileobj", raises(full))
@@ -2189,7 +2250,7 @@ def test_a_failed_start_leaves_a_folder_that_can_be_used(why, place, monkeypatch
 def test_a_bug_is_logged_and_keeps_its_traceback_but_not_its_lock(place, monkeypatch):
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
-        patch.setattr(gpt, "pace", lambda *_: 1 / 0)
+        patch.setattr(gpt, "lr_factor", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError) as held:
             mini(out_dir="bug")
     assert log("bug")[-1]["reason"] == "error" and "ZeroDivisionError" in log("bug")[-1]["message"]

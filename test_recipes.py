@@ -21,6 +21,18 @@ from test_tools import GPT, answer, command, shell
 # ---- presets -----------------------------------------------------------------------------------------------
 
 
+def test_a_preset_that_there_is_not(monkeypatch):
+    for ask in (recipes.presets_command, recipes.plan_command):
+        for asked in ({"preset": "nanoo"}, {"preset": "nanoo", "level": "char"}):
+            with pytest.raises(gpt.UserError, match="nanoo.*nano"):
+                ask(asked)
+        monkeypatch.setattr(gpt, "load_presets", lambda path: {"nano": {}})  # gpt.py without presets.json
+        for asked in ({"preset": "auto"}, {"preset": "auto", "level": "char"}):
+            with pytest.raises(gpt.UserError, match="auto"):
+                ask(asked)
+        monkeypatch.undo()
+
+
 def test_own_preset_beside_the_shipped_ones(tmp_path):
     own = tmp_path / "mine.json"
     own.write_text('{"mine": {"about": "my own", "n_layer": 5, "max_iters": 3}}')
@@ -211,8 +223,9 @@ def test_what_is_asked_for_is_not_chosen(place):
     assert (model.n_layer, model.n_embd, config.max_minutes, config.preset) == (2, 32, 3, "auto")
 
 
-SIZES = [("builtin", 125e3), ("shakespeare", 1.1e6), ("tinystories", 2.3e9), ("*.txt", 50e3), ("texts", 10e3),
-         ("a.txt.gz", 3e3), ("hf:a/b", None)]
+SIZES = [("builtin", 125e3), ("shakespeare", 1.1e6), ("tinystories", 2.3e9), ("*.txt", 60e3), ("texts", 10e3),
+         ("a.txt.gz", 3e3), ("hf:a/b", None), ("wikitext2", 14e6), ("notes", 20e3), ("my [1].txt", 10e3),
+         ("**/*.md", 20e3)]
 
 
 @pytest.mark.parametrize("source,size", SIZES)
@@ -220,6 +233,10 @@ def test_how_long_a_text_is(source, size, place):
     Path("more.txt").write_text("word " * 2000)
     Path("texts").mkdir()
     Path("texts/a.txt").write_text("word " * 2000)
+    Path("my [1].txt").write_text("word " * 2000)
+    Path("notes/old").mkdir(parents=True)
+    for name in ("notes/a.md", "notes/old/b.md"):
+        Path(name).write_text("word " * 2000)
     Path("a.txt.gz").write_bytes(b"x" * 1000)
     assert recipes.bytes_of(source) == (size and pytest.approx(size, rel=0.03))
 
@@ -236,8 +253,11 @@ def test_minutes_alone_choose_the_rest(place):
     assert took < 60
     settings = json.loads(Path("run/config.json").read_text())["train"]
     assert settings["preset"] == "auto" and settings["eval_tokens"] < 1e6
+    passes = gpt.load_presets()["auto"]["rule"]["passes"]
     again = gpt.train(resume="run", max_minutes=0.1)
+    settings = json.loads(Path("run/config.json").read_text())["train"]
     assert again.reason in ("time", "done")
+    assert (settings["max_minutes"], settings["epochs"]) == (0.1, passes)  # more minutes, but no more passes
 
 
 @pytest.mark.slow
@@ -252,10 +272,63 @@ def test_the_grid_prints_its_table(place):
     assert cells[-1] == f"{auto / min(auto, *by_hand) - 1:+.1%}"
 
 
-def test_processes_that_share_a_run_choose_the_same(place, monkeypatch):
+def test_processes_that_share_a_run_choose_the_same(place, monkeypatch, capsys):
     monkeypatch.setattr(recipes, "measured", None)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert recipes.auto({"max_minutes": "5", "data": "story.txt", "device": "cpu"})["n_embd"] >= 48
+    asked = {"max_minutes": "5", "data": "story.txt", "device": "cpu"}
+    choices = []
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        choices.append(recipes.auto(asked))
+    assert choices[0] == choices[1]
+    said = capsys.readouterr().out
+    assert said.count("auto  ") == 1 and said.endswith("; speed by arithmetic\n")
+
+
+def test_four_cards_are_four_times_as_fast():
+    model, config = gpt.configure({"preset": "small"})
+    model.vocab_size = 98
+    t4 = {"device": "cuda", "name": "Tesla T4"}
+    one, _ = recipes.by_arithmetic(t4)(model, config)
+    four, _ = recipes.by_arithmetic(t4, 4)(model, config)
+    assert four == 4 * one > 0
+
+
+def test_auto_counts_the_characters_of_a_text_not_its_bytes(place):
+    Path("chinese.txt").write_text("\u5b50\u66f0\u3002" * 30_000, encoding="utf-8")  # 90,000 of 3 bytes
+    a_character = recipes.bytes_a_character("chinese.txt")
+    assert a_character == pytest.approx(3, rel=1e-3) and recipes.bytes_a_character("story.txt") < 1.1
+    Path("empty.txt").touch()
+    assert recipes.bytes_a_character("empty.txt") == recipes.bytes_a_character("hf:a/b") == 1
+    size = recipes.bytes_of("chinese.txt")
+    asked = {"max_iters": "100", "data": "chinese.txt"}
+    choice = recipes.chosen(gpt.load_presets(), asked, size, steady(80_000), a_character)
+    values = {**choice.values, **asked}
+    config, model = gpt.fill(gpt.TrainConfig, values), gpt.fill(gpt.ModelConfig, values)
+    passes = 100 * config.batch_size * model.block_size / (0.9 * 90_000)
+    assert config.level == "char" and f"{passes:.1f} times through" in choice.why
+
+
+def test_auto_takes_a_shape_that_the_heads_divide(place):
+    for heads in (3, 4, 6):
+        assert chosen(data="story.txt", max_minutes=5, n_head=str(heads)).values["n_embd"] % heads == 0
+
+
+def test_auto_tries_no_shape_that_is_far_too_large(place):
+    tried = []
+    machine = steady(80_000)
+
+    def speed(m, t):
+        tried.append(m.n_embd)
+        return machine(m, t)
+
+    recipes.chosen(gpt.load_presets(), {"data": "story.txt", "max_minutes": "0.1"}, 40_000, speed)
+    assert tried == [48]
+
+
+def test_auto_has_no_shape_for_weights_that_have_one():
+    with pytest.raises(gpt.UserError, match="--init_from has one: leave --preset out, or take finetune"):
+        gpt.configure({"preset": "auto", "init_from": "gpt2"})
 
 
 # ---- plan --------------------------------------------------------------------------------------------------

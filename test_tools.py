@@ -3,10 +3,12 @@
 Everything here works without a network and without a GPU."""
 
 import base64
+import bz2
 import contextlib
 import json
 import math
 import os
+import random
 import re
 import select
 import shutil
@@ -537,13 +539,16 @@ def test_stop_is_obeyed_while_the_training_waits_for_others(silence, tmp_path):
 
 
 def test_a_run_ends_with_how_good_that_is_and_what_to_try_next(place):
-    def said(loss, reason="done", **changes):
+    def said(loss, reason="done", steps=0, **changes):
         asked = {"preset": "nano", "level": "word", **changes}
         model, config = gpt.configure(asked)
         Path("config.json").write_text(json.dumps({"model": vars(model), "train": vars(config)}))
-        return tools.afterwards(types.SimpleNamespace(out_dir=".", best_val_loss=loss, reason=reason))
+        history = [{"kind": "eval", "step": steps or config.max_iters}]
+        result = types.SimpleNamespace(out_dir=".", best_val_loss=loss, reason=reason, history=history)
+        return tools.afterwards(result)
 
     usual = gpt.load_presets()["nano"]["word"]["expect"].split()[1]
+    short, of_it = "The run has read the text ", " times: more text would help most."
     better = "Lower yet:\n  python gpt.py train --preset micro --level word"
     assert said(4.9712) == f"4.97 per word: nano usually comes to {usual}. {better}"
     assert f"comes to {usual} without --max_iters." in said(5.5, max_iters=100)
@@ -555,12 +560,30 @@ def test_a_run_ends_with_how_good_that_is_and_what_to_try_next(place):
     assert said(3.0, level="bpe").endswith("--preset micro --level bpe")  # which learns its own
     longer = said(1.5, "time", preset="laptop", level="char", data="shakespeare", max_minutes=3, n_embd=64)
     assert longer.endswith("--preset laptop --max_minutes 6 --level char --data shakespeare --n_embd 64")
-    enough = said(1.5, preset="laptop", level="char", data="shakespeare", max_minutes=3)
-    assert enough == "1.50 per character: laptop usually comes to 1.45."  # it was not the clock that ended it
+    assert said(5.5, steps=99) == f"5.50 per word: nano usually comes to {usual}. {short}80{of_it}"
+    enough = said(1.5, preset="laptop", level="char", data="shakespeare")
+    assert enough == f"1.50 per character: laptop usually comes to 1.45. {short}15{of_it}"
     more = said(1.5, "time", preset="laptop", level="char", data="shakespeare", max_minutes=3)
     assert more.startswith("1.50 per character: laptop usually comes to 1.45. Lower yet:")
     assert more.endswith("--preset laptop --max_minutes 6 --level char --data shakespeare")
     assert said(3.0, preset="gpt2", level="bpe") == ""
+
+
+def test_a_text_of_ones_own_is_compared_with_a_packer(place):
+    text = "".join(random.Random(1).choices("etaoin shrdlu", k=200_000))
+    used = {"data": "own.txt", "val_fraction": 0.1}
+    history = [{"kind": "step"}, {"bits_per_byte": 2.34}, {"bits_per_byte": None}]  # None was no number
+    Path("own.txt").write_text(text, encoding="utf-8")
+    packed = 8 * len(bz2.compress(text[180_000:].encode())) / 20_000
+    said = tools.beside_bzip2(used, history)
+    told = "2.34 bits per byte of the held-out text; bzip2, which has not read the rest, needs"
+    assert said == f"{told} {packed:.2f}."
+    assert 3.5 < packed < 4  # 13 signs, all as likely: 3.7 bits each
+    assert tools.beside_bzip2(used, history[:1]) == ""  # words, of which some are <unk>
+    Path("own.txt").write_text(text[:50_000], encoding="utf-8")
+    assert tools.beside_bzip2(used, history) == ""  # too short for bzip2
+    Path("own.txt").unlink()
+    assert tools.beside_bzip2(used, history) == ""
 
 
 # ---- a teacher ---------------------------------------------------------------------------------------------
@@ -699,7 +722,7 @@ def test_trackers_get_the_numbers_and_are_closed(name, place, monkeypatch):
 
 def test_a_tracker_is_closed_where_training_fails(place, monkeypatch):
     told = fake_tracker(monkeypatch, "wandb")
-    monkeypatch.setattr(gpt, "pace", lambda config, step, done: 1 / 0)
+    monkeypatch.setattr(gpt, "lr_factor", lambda config, step, done: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         mini(tracker="wandb", max_iters=3)
     assert told[-1] == ("finish",)
@@ -793,6 +816,48 @@ def test_the_thread_check_leaves_no_trace(threads_kept):
     assert all(w.grad is None for w in run.raw_model.parameters())
     assert torch.get_num_threads() == 2
     assert all(torch.equal(w, before[name]) for name, w in run.raw_model.state_dict().items())
+    run.raw_model.requires_grad_(False)  # --freeze
+    assert tools.block_time(run, 2) > 0
+
+
+def test_a_short_text_has_a_short_warmup_and_evaluations_between():
+    def fitted(max_steps, asked=(), resumed=None, **config):
+        config = gpt.TrainConfig(epochs=9, **config)
+        run = types.SimpleNamespace(config=config, max_steps=max_steps, resumed=resumed)
+        tools.fit_short_text(run, asked)
+        return config.warmup_iters, config.eval_interval
+
+    assert fitted(18) == (3, 3)
+    assert fitted(300) == (20, 50)
+    assert fitted(999) == (20, 100)
+    assert fitted(1000) == (20, 100)  # max_iters, as a book
+    assert fitted(60, max_iters=0) == (10, 10)
+    assert fitted(2) == (1, 1)
+    assert fitted(60, ["eval_interval"], eval_interval=45) == (10, 45)
+    assert fitted(60, resumed="runs/a") == (20, 100)
+
+
+def test_evaluations_take_a_tenth_of_the_time_at_most(monkeypatch):
+    monkeypatch.setattr(recipes, "median_ms", lambda work: 0.001)
+    rows = [torch.zeros(10_000, 128)] * 2
+    warned = []
+    run = types.SimpleNamespace(
+        splits=[rows, rows],
+        micro_batch=8,
+        raw_model=None,
+        autocast=None,
+        model_config=gpt.ModelConfig(block_size=128),
+        config=gpt.TrainConfig(max_minutes=60, eval_interval=100, batch_size=32),
+        ranks=types.SimpleNamespace(world_size=1, all_reduce_max=lambda n: [n]),
+        corpus=types.SimpleNamespace(val=range(1_280_000)),
+        warn=warned.append,
+    )
+    tools.shorten_evaluations(run)
+    assert [len(part) for split in run.splits for part in split] == 4 * [480]
+    assert run.config.eval_tokens == 480 * 128 and "61,440 of 1,280,000" in warned[0]
+    run.config.eval_interval = 1
+    tools.shorten_evaluations(run)
+    assert len(run.splits[0][0]) == 20_000 // 128  # fewer would tell little
 
 
 CARDS = {

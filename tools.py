@@ -15,6 +15,7 @@ shorten evaluations where minutes are few. What a recipe costs is in recipes.py.
 runs and plot answer before torch could be imported. They see only the upper half of gpt.py, so
 what stands below its `import torch` (gpt.load, gpt.mean_loss, gpt.torch ...) is named inside of functions.
 """
+import bz2
 import contextlib
 import functools
 import importlib.util
@@ -113,8 +114,10 @@ def plot_command(asked):
         gpt.expect(newest, "no runs yet: python gpt.py train --preset nano")
         places = [newest.folder]
     axes = pyplot.figure(figsize=(8, 5)).add_subplot(xlabel="step", ylabel="loss, nats a token")
+    sizes = set()                                             # of a step, in tokens
     for place in places:
         run, tokens_per_step = run_to_plot(place)
+        sizes.add(tokens_per_step)
         label = f"{run.name}: {run.best.val:.4f} at {run.best.step:,}"
         label = label.replace("$", r"\$")                     # which would begin a formula
         curve, = axes.plot(*zip(*runs.val_points(run)), label=label)
@@ -122,9 +125,10 @@ def plot_command(asked):
         if losses := runs.loss_points(run):
             axes.plot(*zip(*losses), ":", color=colour)
         axes.plot(run.best.step, run.best.val, "*", color=colour, markersize=12)
-    millions = tokens_per_step / 1e6
-    above = axes.secondary_xaxis("top", functions=(lambda x: x * millions, lambda x: x / millions))
-    above.set_xlabel("million tokens")
+    if len(sizes) == 1:                                       # else each run would need an axis of its own
+        millions = sizes.pop() / 1e6
+        above = axes.secondary_xaxis("top", functions=(lambda x: x * millions, lambda x: x / millions))
+        above.set_xlabel("million tokens")
     axes.legend()
     with gpt.explain(f"--out {out}", OSError, ValueError):
         axes.figure.savefig(out, bbox_inches="tight")
@@ -287,7 +291,7 @@ def block_time(run, threads):
     gpt.torch.set_num_threads(threads)
     T, C = run.model_config.block_size, run.model_config.n_embd
     rows = max(1, min(run.micro_batch, 2 ** 17 // (T * C)))   # so that it takes no time that anybody notices
-    x = gpt.torch.randn(rows, T, C)
+    x = gpt.torch.randn(rows, T, C, requires_grad=True)       # the block itself may be frozen
 
     def pass_through():
         with run.autocast():
@@ -341,6 +345,7 @@ def use_of_machine(run, tokens_per_s):
 
 # ---- after a run: how good is that, and what to try next? -------------------------------------------------
 
+MANY_PASSES = 10                                              # a larger model learns nothing new in more
 LOSS_IS_PER = {"char": "character", "word": "word", "bpe": "token"}
 
 def afterwards(result):
@@ -348,19 +353,56 @@ def afterwards(result):
     settings = json.loads((Path(result.out_dir) / "config.json").read_text(encoding="utf-8"))
     used = {**settings["model"], **settings["train"]}
     name, level = used["preset"], used["level"]
-    presets = gpt.load_presets(used["presets"])
+    presets = presets_of(used)
     if name not in presets:
         return ""
     said = []
     changed = changed_from(gpt.recipe(presets, name, level), used)
-    usual = re.fullmatch(r"loss ([\d.]+) on (\w+)", (presets[name].get(level) or {}).get("expect", ""))
-    if usual and usual[2] == used["data"]:
+    if usual := usual_loss(used):
         but = f" without --{' --'.join(changed)}" if changed else ""
         loss = f"{result.best_val_loss:.2f} per {LOSS_IS_PER[level]}"
-        said.append(f"{loss}: {name} usually comes to {usual[1]}{but}.")
-    if better := next_command(presets[name], used, changed, result.reason):
+        said.append(f"{loss}: {name} usually comes to {usual}{but}.")
+    elif compared := beside_bzip2(used, result.history):
+        said.append(compared)
+    last_step = max((row["step"] for row in result.history), default=math.inf)
+    by_passes = result.reason == "done" and last_step < (used["max_iters"] or math.inf)
+    if by_passes and used["epochs"] >= MANY_PASSES:
+        said.append(f"The run has read the text {used['epochs']:g} times: more text would help most.")
+    elif better := next_command(presets[name], used, changed, result.reason):
         said.append(f"Lower yet:\n  {better}")
     return gpt.printable(" ".join(said))
+
+def presets_of(used):
+    "The recipes that a run began with; none, where that file is gone."
+    with contextlib.suppress(gpt.UserError):
+        return gpt.load_presets(used["presets"])
+    return {}
+
+def usual_loss(used):
+    "What a run's preset comes to on this text, as presets.json tells; or nothing."
+    recipe = presets_of(used).get(used["preset"], {}).get(used["level"]) or {}
+    usual = re.fullmatch(r"loss ([\d.]+) on (.+)", recipe.get("expect", ""))
+    return usual[1] if usual and usual[2] == used["data"] else ""
+
+COMPARED = range(10_000, 1_000_000)                           # bytes: bzip2 has no time to learn from fewer
+
+def beside_bzip2(used, history):
+    "A yardstick for a text of one's own: who guesses well what comes next could pack it well. Or nothing."
+    bits = [row["bits_per_byte"] for row in history if row.get("bits_per_byte")]  # not where words are <unk>
+    source = Path(used["data"])
+    small = source.is_file() and source.suffix.lower() not in gpt.PACKED and source.stat().st_size < 1e8
+    if not bits or not (small or used["data"] == "builtin"):
+        return ""
+    try:
+        text = gpt.read_text(used["data"])
+    except gpt.UserError:                                     # it is no more
+        return ""
+    held_out = text[int((1 - used["val_fraction"]) * len(text)):].encode()[:COMPARED.stop]
+    if len(held_out) < COMPARED.start:
+        return ""
+    packed = 8 * len(bz2.compress(held_out)) / len(held_out)
+    return (f"{min(bits):.2f} bits per byte of the held-out text; bzip2, which has not read the rest, needs "
+            f"{packed:.2f}.")
 
 def next_command(preset, used, changed, reason):
     "Twice the minutes, where minutes have ended a run, else the preset that comes next; or nothing."
@@ -385,14 +427,24 @@ def changed_from(recipe, used):
     usual = {**vars(gpt.fill(gpt.ModelConfig, recipe)), **vars(gpt.fill(gpt.TrainConfig, recipe))}
     usual = json.loads(json.dumps(usual))                     # with lists for tuples, as in config.json
     unset = [key for key in gpt.LIMITS if not used[key]]      # by another limit, which is named
-    no_matter = {*runs.HARMLESS, *unset, "data"}
+    no_matter = {*runs.HARMLESS, *unset, "data", "warmup_iters"}  # which fit_short_text() sets
     if used["init_from"]:                                     # whose tokens were taken
         no_matter.add("vocab_size")
     return [key for key in gpt.KNOBS if used.get(key, usual[key]) != usual[key] and key not in no_matter]
 
 # ---- parts of a run that only some runs need ---------------------------------------------------------------
 
+def fit_short_text(run, asked):
+    "Where epochs end a run before max_iters would: the warmup is a fifth of it, evaluations are six."
+    if run.resumed or run.max_steps >= (run.config.max_iters or math.inf):
+        return
+    for name, parts in ("warmup_iters", 5), ("eval_interval", 6):
+        if name not in asked:
+            fits = max(1, recipes.round_down(run.max_steps / parts))
+            setattr(run.config, name, min(fits, getattr(run.config, name)))
+
 EVALUATION_SHARE = 1 / 40                                     # of a run's minutes, for one evaluation
+FEWEST_TOKENS = 20_000                                        # or chance would choose the best
 
 def shorten_evaluations(run):
     """--max_minutes on a slow machine: evaluations must not take the minutes in which the model learns. So
@@ -403,14 +455,18 @@ def shorten_evaluations(run):
     evaluate = functools.partial(gpt.mean_loss, run.raw_model, few, run.micro_batch, run.autocast, run.ranks)
     seconds_a_row = recipes.median_ms(evaluate) / 1e3 / some
     room = EVALUATION_SHARE * 60 * run.config.max_minutes
-    fit = max(some, int(min(rows, room / seconds_a_row / len(run.splits))))
+    fit = min(rows, room / seconds_a_row / len(run.splits))
+    # To evaluate a row of both splits costs 2/3 of training on one: so a tenth of the time between two.
+    between = 0.15 * run.config.eval_interval * run.config.batch_size
+    fit = min(fit, max(between, FEWEST_TOKENS / run.model_config.block_size))
+    fit = max(some, int(fit))
     fit = -int(run.ranks.all_reduce_max(-fit)[0])             # the fewest of all processes
     if fit < rows:
         tokens = fit * run.model_config.block_size
         run.config.eval_tokens = tokens                       # also for those who go on with this run
         run.splits = [[part[:fit] for part in split] for split in run.splits]
-        run.warn(f"{run.config.max_minutes:g} minutes are few on this machine: evaluations read {tokens:,} "
-                 f"of {len(run.corpus.val):,} tokens to test on; python gpt.py eval reads all")
+        run.warn(f"evaluations read {tokens:,} of {len(run.corpus.val):,} tokens to test on, to leave the "
+                 "minutes to training; python gpt.py eval reads all")
 
 def weights_from_elsewhere(run, asked):
     "--init_from: the run takes their shape and their tokens; only the context may be shorter."
@@ -430,6 +486,8 @@ def weights_from_elsewhere(run, asked):
 
 def keep_checkpoint(run):
     "--keep: latest.pt under a name of its own, which the next one does not replace; the oldest ones go."
+    if run.progress.evaluated_at != run.progress.step:        # saved for another reason
+        return
     kept = run.folder / f"step-{run.progress.step:08}.pt"
     try:
         with open(run.folder / "latest.pt", "rb") as latest:
@@ -453,7 +511,8 @@ class Teacher:
         checkpoint, path = gpt.open_checkpoint(name)
         model, tokenizer = gpt.model_of(checkpoint, path)
         same = tokenizer.state == self.run.corpus.tokenizer.state
-        gpt.expect(same, f"--teacher {name} has other tokens: train it with the same --data and --level")
+        gpt.expect(same, f"--teacher {name} has other tokens: train it with the same --data, --level and "
+                   "--vocab_size")
         ours, theirs = self.run.model_config.block_size, model.config.block_size
         gpt.expect(theirs >= ours, f"--teacher {name} sees {theirs} tokens, this run {ours}: "
                    f"--block_size {theirs} would fit")
