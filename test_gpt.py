@@ -1673,11 +1673,10 @@ def test_other_blocks_frozen_means_optimizers_that_begin_anew(place):
 
 def test_a_run_goes_on_without_the_file_of_its_preset(place):
     Path("mine.json").write_text('{"mine": {"n_layer": 1, "max_iters": 3}}')
-    done = shell("train", *flags(presets="mine.json", preset="mine", out_dir="run", max_iters=2))
-    assert done.returncode == 0, done.stderr
+    mini(presets="mine.json", preset="mine", out_dir="run", max_iters=2)
     Path("mine.json").unlink()
-    done = shell("train", "--resume", "run", "--max_iters", "4")
-    assert done.returncode == 0, done.stderr
+    more = gpt.train(resume="run", max_iters=4)
+    assert more.reason == "done" and gpt.other_file("tools").afterwards(more) == ""
 
 
 def test_a_backslash_is_no_new_line_in_the_name_of_a_run():
