@@ -93,7 +93,8 @@ def hub_finder(repo):
         if newest.is_file():
             folders.append(of_repo / "snapshots" / newest.read_text().strip())
         folders += of_repo.glob("snapshots/*/")
-    cached = any((folder / "config.json").is_file() for folder in folders)
+    weights = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+    cached = any((folder / name).is_file() for folder in folders for name in weights)
 
     def find(name):
         for folder in folders:
@@ -102,7 +103,7 @@ def hub_finder(repo):
         try:
             return gpt.other_file("data").download(f"{HUB}{repo}/resolve/main/{name}")
         except gpt.RunError as error:
-            if cached or getattr(error.__cause__, "code", None) == 404:  # the cache may well be complete
+            if cached or getattr(error.__cause__, "code", None) == 404:  # a cache with weights is complete
                 return None
             raise
 

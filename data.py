@@ -424,7 +424,7 @@ def documents(source, options):
             name, config, split = source[3:].split(":")
             rows = gpt.need("datasets").load_dataset(name, config or None, split=split)
             yield from marked(field_of_rows(rows, source, options))
-        elif kind_of(path) == ".zip":
+        elif Path(path).suffix.lower() == ".zip":
             with zipfile.ZipFile(path) as archive:
                 for name in members_of(archive, pattern):
                     with archive.open(name) as file:
@@ -438,10 +438,9 @@ GUTENBERG = re.compile(r"\*\*\* ?START OF TH(?:E|IS) PROJECT GUTENBERG EBOOK.{,4
 
 def parsed(file, name, options):
     "An open file -> documents, by its name."
-    while (packing := Path(name).suffix.lower()) in OPENERS:
-        file = OPENERS[packing](file)
+    while (kind := Path(name).suffix.lower()) in OPENERS:
+        file = OPENERS[kind](file)
         name = str(Path(name).with_suffix(""))
-    kind = kind_of(name)
     if kind in (".jsonl", ".csv", ".parquet"):
         rows = rows_of(file, kind, options)
         yield from marked(field_of_rows(rows, name, options))

@@ -433,8 +433,8 @@ def bytes_of(source):
             return bytes_of_folder(Path(source))
         size = 0
         for path in files_of(source):
-            packed = path.suffix.lower() in gpt.PACKED and path.suffix.lower() not in PLAIN
-            size += path.stat().st_size * (3 if packed else 1)
+            compressed = is_packed(path) and path.suffix.lower() not in PLAIN
+            size += path.stat().st_size * (3 if compressed else 1)
         if size:
             return size
         corpus = gpt.other_file("data").CORPORA[source]
@@ -456,11 +456,15 @@ def files_of(source):
         return [Path(name) for name in gpt.other_file("data").text_files(path)]
     return [Path(name) for name in sorted(glob.glob(source, recursive=True)) if Path(name).is_file()]
 
+def is_packed(path):
+    "Whether data.py has to unpack it, going by its name."
+    return path.suffix.lower() in gpt.PACKED
+
 def bytes_a_character(source):
     "Of the beginning of a text that is here; 1, as in English, where nobody knows."
     with contextlib.suppress(OSError, gpt.UserError):
         for path in files_of(source):
-            if path.is_file() and path.suffix.lower() not in gpt.PACKED:
+            if path.is_file() and not is_packed(path):
                 with open(path, "rb") as file:
                     head = file.read(1 << 16)
                 text = head.decode("utf-8-sig", errors="ignore")  # its last character may be cut
@@ -683,7 +687,7 @@ def look_at_data(source, config):
     else:
         files = files_of(source)
         gpt.expect(files and files[0].is_file(), "it is not here yet: training begins with fetching it")
-        gpt.expect(files[0].suffix.lower() not in gpt.PACKED, "it is packed: it is read when training begins")
+        gpt.expect(not is_packed(files[0]), "it is packed: it is read when training begins")
         length = sum(path.stat().st_size for path in files)
         with gpt.explain(f"{files[0]} can't be read", OSError):
             with open(files[0], encoding="utf-8-sig", errors="replace") as file:

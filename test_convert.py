@@ -344,6 +344,9 @@ def test_of_two_snapshots_in_the_cache_the_newest_revision_is_read(place, monkey
         raise gpt.RunError("no network")
 
     monkeypatch.setattr(gpt.other_file("data"), "download", offline)
+    with pytest.raises(gpt.RunError, match="no network"):  # without weights there is more to fetch
+        convert.hub_finder("owner/name")("model.safetensors")
+    (repo / "snapshots" / "bbb" / "pytorch_model.bin").touch()
     find = convert.hub_finder("owner/name")
     assert find("config.json").read_text() == "bbb"
     assert find("model.safetensors") is None  # so pytorch_model.bin is asked for, without a network

@@ -390,7 +390,7 @@ def beside_bzip2(used, history):
     "A yardstick for a text of one's own: who guesses well what comes next could pack it well. Or nothing."
     bits = [row["bits_per_byte"] for row in history if row.get("bits_per_byte")]  # not where words are <unk>
     source = Path(used["data"])
-    small = source.is_file() and source.suffix.lower() not in gpt.PACKED and source.stat().st_size < 1e8
+    small = source.is_file() and not recipes.is_packed(source) and source.stat().st_size < 1e8
     if not bits or not (small or used["data"] == "builtin"):
         return ""
     try:

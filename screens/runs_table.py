@@ -31,6 +31,12 @@ def configured(run, name):
     return clean(run.part("train").get(name, "—"))
 
 
+def kind_of_tokens(run):
+    "Its level; two BPEs of other sizes cut a text otherwise."
+    level = configured(run, "level")
+    return (level, run.part("model").get("vocab_size")) if level == "bpe" else level
+
+
 def best_bits(run):
     best = run.best
     return best.bits if best else None
@@ -185,8 +191,7 @@ marked, the chart shows the one under the cursor. A click on a column's title so
     @property
     def differ_in_tokens(self):
         "Whether the runs that are meant have several kinds of tokens: then only bytes compare."
-        kinds = {(configured(run, "level"), run.part("model").get("vocab_size")) for run in self.meant()}
-        return len({kind if kind[0] == "bpe" else kind[0] for kind in kinds}) > 1
+        return len({kind_of_tokens(run) for run in self.meant()}) > 1
 
     @property
     def metrics(self):

@@ -394,7 +394,8 @@ model gets it: a block is a token."""
         "Whether size, steps and, unless somebody chose it, level follow from text and minutes."
         return "rule" in self.app.catalog.presets[self.preset]
 
-    def flags(self):
+    def recipe_flags(self):
+        "All but the folder."
         given = {"preset": self.preset, "level": self.level, **self.edited}
         if self.goes_by_rule and not self.is_own_level:
             given.pop("level")
@@ -402,8 +403,10 @@ model gets it: a block is a token."""
         if any(name in self.edited for name in LIMITS):
             texts = self.texts()                 # one of them unsets the others: so name all
             given.update({name: texts[name] for name in LIMITS if number_of(texts[name])})
-        given["out_dir"] = str(self.app.root / self.run_name)
         return as_flags(given)
+
+    def flags(self):
+        return [*self.recipe_flags(), *as_flags({"out_dir": str(self.app.root / self.run_name)})]
 
     def command(self):
         return command_line([*self.app.trainer(), *self.flags()])
@@ -479,10 +482,10 @@ model gets it: a block is a token."""
         await asyncio.sleep(0.4)                 # each key typed meanwhile begins it anew
         if not self.has_form:
             return
-        flags = tuple(self.flags()[:-2])         # without the folder
+        flags = tuple(self.recipe_flags())
         if flags not in self.answers:
             code, out, said = await self.app.ask("presets", "--json", *flags)
-            if not self.has_form or flags != tuple(self.flags()[:-2]):
+            if not self.has_form or flags != tuple(self.recipe_flags()):
                 return                           # meanwhile something else was chosen
             try:
                 answer = json.loads(out)
