@@ -431,7 +431,7 @@ def export_command(asked):
     run = Run(gpt.run_asked(asked))
     run.dtype = LONG.get(options.dtype, options.dtype)
     folder = Path(options.out)
-    run.home = options.push or str(folder)
+    run.home = options.push or folder.resolve().name          # where the rest lies is nobody's business
     with whole_folder(folder) as aside:
         TARGETS[options.to](run.lm, run, aside)
     print(f"{folder} is ready: {', '.join(sorted(path.name for path in folder.iterdir()))}")
@@ -461,14 +461,19 @@ class Run:
         asked = {**self.checkpoint["model_config"], **self.checkpoint["train_config"]}
         if "preset" not in asked:
             return ""
-        base = {}
+        base, rule = {}, ""
         with contextlib.suppress(gpt.UserError):              # a preset that is no more
             presets = gpt.load_presets(asked.get("presets"))
             base = gpt.recipe(presets, asked["preset"], asked["level"])
+            rule = json.dumps(presets[asked["preset"]].get("rule"))
+        named = [name for name in gpt.KNOBS if f'"{name}"' in rule]  # else it would choose them anew
+        if any(asked.get(name) != base.get(name, gpt.KNOBS[name].default) for name in gpt.LIMITS):
+            named += [name for name in gpt.LIMITS if asked.get(name)]  # one that is given unsets the others
         words = ["python gpt.py train", f"--preset {asked['preset']}", f"--level {asked['level']}"]
         for name, knob in gpt.KNOBS.items():
             value = asked.get(name, knob.default)
-            if name in ("preset", "level", "out_dir", "resume") or value == base.get(name, knob.default):
+            is_usual = value == base.get(name, knob.default) and name not in named
+            if name in ("preset", "level", "out_dir", "resume") or is_usual:
                 continue
             for one in value if isinstance(value, (list, tuple)) else [value]:
                 if name in ("data", "init_from", "presets", "teacher"):
@@ -487,8 +492,7 @@ def whole_folder(folder):
     empty = folder.is_dir() and not any(folder.iterdir())
     gpt.expect(empty or not folder.exists(), f"--out {folder} is there already: take another name")
     aside = folder.resolve()
-    aside = aside.with_name(aside.name + ".part")
-    shutil.rmtree(aside, ignore_errors=True)
+    aside = aside.with_name(f"{aside.name}.{os.getpid()}.part")  # nobody's folder has that name
     try:
         aside.mkdir(parents=True)
         yield aside
@@ -601,15 +605,19 @@ def table_of(run):
         "tokens": f"{c.vocab_size:,}, level {level}",
         "text": run.text() or "not recorded",
     }
-    loss = progress.get("best_val_loss")
-    if isinstance(loss, float) and math.isfinite(loss):       # infinite before the first evaluation
+    loss, step = progress.get("best_val_loss"), progress.get("step")
+    is_theirs = step == progress.get("best_step")             # else it is that of best.pt
+    if is_theirs and isinstance(loss, float) and math.isfinite(loss):  # infinite before the first evaluation
         rows["validation loss"] = f"{loss:.4f} nats a token"
-        rows["steps"] = f"{progress['step']:,}"
+    if step is not None:
+        rows["steps"] = f"{step:,}"
     return "\n".join(f"| {name} | {value} |" for name, value in rows.items())
 
 def how_it_was_made(run):
     command = run.command()
-    return f"\nIt was trained by gpt.py {gpt.__version__}:\n\n```sh\n{command}\n```\n" if command else ""
+    version = run.checkpoint.get("used", {}).get("gpt", "")   # of the day of its training, if that was noted
+    program = f"gpt.py {version}".rstrip()
+    return f"\nIt was trained by {program}:\n\n```sh\n{command}\n```\n" if command else ""
 
 ABOUT = """# {name}
 

@@ -15,8 +15,8 @@ when you like: the same command goes on from there, with downloads and with enco
 The text flows through twice, in chunks: once to be measured, for a vocabulary, and once to be encoded.
     source -> files -> documents -> chunks -> ids -> train.bin, val.bin
 """
-import argparse, atexit, base64, bz2, codecs, contextlib, csv, errno, fnmatch, glob, gzip, hashlib, heapq
-import http.client, io, itertools, json, lzma, multiprocessing, os, re, shutil, signal, sys, tempfile
+import argparse, ast, atexit, base64, bz2, codecs, contextlib, csv, errno, fnmatch, glob, gzip, hashlib
+import heapq, http.client, io, itertools, json, lzma, multiprocessing, os, re, shutil, signal, sys, tempfile
 import threading, time, types, urllib.error, urllib.request, zipfile
 from collections import Counter, defaultdict, deque
 from concurrent.futures import ProcessPoolExecutor
@@ -130,6 +130,7 @@ def command_line(words):
     options = gpt.fill(Options, vars(asked))
     options.sources = asked.sources
     options.json = "json" in asked
+    options.separator = options.separator.replace("\\n", "\n")  # as a shell hands it over
     if options.json:
         gpt.expect(options.sources == ["list"], "--json is for the list: python data.py list --json")
     with gpt.explain("--encoding", LookupError):
@@ -140,6 +141,8 @@ KINDS = (".txt", ".md", ".jsonl", ".csv", ".parquet")
 
 def find(source):
     "What a person may call a text -> what to train on and what to validate on: files, URLs, hf:..., -"
+    gpt.expect(source, "an empty SOURCE: give a file, a folder, an address, or a name from the list that "
+               "python data.py list shows")
     path = Path(source)
     if path.is_dir():
         files = text_files(path)
@@ -262,6 +265,8 @@ def alone(path):
             except BlockingIOError:
                 print(f"note: another data.py is at work on {path}: waiting for it", file=sys.stderr)
                 fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError:                                   # not every file system has locks
+                pass
         yield
 
 def raw_file(url):
@@ -886,20 +891,24 @@ def prepare(options):
         meta = load_json(folder / "meta.json")
         if meta.get("recipe") == recipe and is_whole(folder, meta):
             return report(folder, meta, "is already here")
-        make_local(options)
-        found = load_json(part / "survey.json")
-        if found.get("recipe") != recipe:
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
-            found = {**survey(options), "recipe": recipe}
-            save_json(part / "survey.json", found)
-        if corpus.edition and len(options.sources) == 1 and not options.strip_gutenberg:
-            note_an_edit(first, corpus.edition, found)
-        meta = {**write(options, part, found), "source": " ".join(options.sources), **found}
-        (part / "survey.json").unlink()
-        (part / "progress.json").unlink(missing_ok=True)
-        save_json(part / "meta.json", meta)
+        if not options.name and meta.get("recipe"):
+            check_name(folder, meta, recipe)
+        meta = load_json(part / "meta.json")
+        if meta.get("recipe") != recipe or not is_whole(part, meta):  # else all but the end was done
+            make_local(options)
+            found = load_json(part / "survey.json")
+            if found.get("recipe") != recipe:
+                shutil.rmtree(part, ignore_errors=True)
+                part.mkdir(parents=True)
+                found = {**survey(options), "recipe": recipe}
+                save_json(part / "survey.json", found)
+            if corpus.edition and len(options.sources) == 1 and not options.strip_gutenberg:
+                note_an_edit(first, corpus.edition, found)
+            meta = {**write(options, part, found), "source": " ".join(options.sources), **found}
+            save_json(part / "meta.json", meta)
         put_in_place(part, folder)
+        for notes in ("survey.json", "progress.json"):        # not before: an error would cost all the work
+            (folder / notes).unlink(missing_ok=True)
     return report(folder, meta, "is ready")
 
 def is_whole(folder, meta):
@@ -907,6 +916,13 @@ def is_whole(folder, meta):
     size = np.dtype(meta["dtype"]).itemsize
     expected = {split: size * meta[f"{split}_tokens"] for split in ("train", "val")}
     return all(size_of(folder / f"{split}.bin") == length for split, length in expected.items())
+
+def check_name(folder, meta, recipe):
+    "a/posts.jsonl and b/posts.jsonl would have one folder: where no file is the same, the text is another."
+    earlier, now = ({Path(file).resolve() for file, _ in ast.literal_eval(its["files"])}
+                    for its in (meta["recipe"], recipe))
+    gpt.expect(earlier & now, f"{folder} holds another text, made from {meta['source']:.200}: "
+                              f"python data.py ... --name NAME makes a folder of its own for this one")
 
 def find_all(sources):
     train = []
@@ -1007,8 +1023,7 @@ def note_an_edit(name, edition, found):
 
 def put_in_place(part, folder):
     "A run that reads the old folder keeps it open."
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
+    old = folder.with_name(f"{folder.name}.old-{os.getpid()}")  # no name that a person would give
     if folder.exists():
         folder.rename(old)
     part.rename(folder)
@@ -1030,7 +1045,10 @@ def main(words):
         else:
             prepare(options)
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        again = "the same command goes on from here"
+        if "-" in options.sources:
+            again = "what came on standard input is gone: the same command begins anew"
+        print(f"\nstopped; {again}", file=sys.stderr)
         raise SystemExit(130) from None
 
 if __name__ == "__main__":

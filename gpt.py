@@ -88,8 +88,10 @@ def need(module, package=None):
 
 def other_file(name):
     "Imports another file of this project, or says where to get it."
-    message = f"this needs {name}.py beside gpt.py: copy it from where gpt.py came from"
-    expect(beside(f"{name}.py"), message, RunError)
+    also = {"tools": ["recipes", "runs"], "recipes": ["runs"]}  # what these import in turn
+    for file in [name, *also.get(name, [])]:
+        expect(beside(f"{file}.py"), f"this needs {file}.py beside gpt.py: copy it from where that came from",
+               RunError)
     return import_module(name)
 
 def hush():
@@ -142,7 +144,7 @@ class ModelConfig:
     "the shape of the network: what a checkpoint has to agree on"
     n_layer: int = knob(3, "blocks, one after another", "1 <= n_layer <= 1000")
     n_head: int = knob(3, "attention heads, which share the width", "n_head >= 1 and n_embd % n_head == 0")
-    n_embd: int = knob(48, "width: how many numbers describe a token on its way", "1 <= n_embd <= 1e5")
+    n_embd: int = knob(96, "width: how many numbers describe a token on its way", "1 <= n_embd <= 1e5")
     block_size: int = knob(128, "context: how many tokens the model looks back on", "1 <= block_size <= 1e6")
     bias: bool = knob(True, "biases in the linear and normalising layers, as GPT-2 has them")
     qkv_bias: bool = knob(True, "with --bias: also for queries, keys and values")
@@ -296,7 +298,8 @@ def configure(asked, saved=None):
         preset = saved.get("preset")
         expect(asked.get("preset", preset) == preset, f"--preset: this run goes on with {preset}")
     else:
-        default = "auto" if "max_minutes" in asked and beside("recipes.py") else "nano"
+        minutes = convert(KNOBS["max_minutes"], asked.get("max_minutes", 0))
+        default = "auto" if minutes and beside("recipes.py") and beside("presets.json") else "nano"
         default = "finetune" if "init_from" in asked else default
         base = recipe(load_presets(asked.get("presets")), asked.get("preset", default), asked.get("level"))
     # A limit that is asked for replaces all those of the preset: ten minutes are ten. But more minutes for a
@@ -632,7 +635,7 @@ def prepare(config, chosen):
         flags = [f"--{k}={vars(config)[k]}" for k in ("level", "val_fraction", "min_freq", "vocab_size")]
         command = [sys.executable, str(HERE / "data.py"), config.data, *flags]
         errors = None if chosen else subprocess.DEVNULL       # shown to those who asked for this text
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8")
         if done.returncode == 0:
             return done.stdout.splitlines()[-1]               # the folder's name, as data.py promises
         expect(not chosen, f"--data {config.data} could not be prepared by data.py", ToldError)
@@ -692,6 +695,8 @@ def run_command(command, asked):
         sample_command(asked)
 
 if __name__ == "__main__" and IS_FILE:
+    for stream in sys.stdout, sys.stderr:                     # Windows writes files in a code page
+        stream.reconfigure(encoding="utf-8", errors="replace")
     # What needs no torch ends here, before it takes its second to load; the rest runs at the end of the file.
     sys.modules["gpt"] = sys.modules["__main__"]              # `import gpt` in tools.py gets this module
     with errors_told():
@@ -1039,7 +1044,8 @@ def write_whole(path, write):
         aside.unlink(missing_ok=True)
     if os.name == "posix":                                    # the new name must be on disk, too
         folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
+        with contextlib.suppress(OSError):                    # some network disks refuse
+            os.fsync(folder)
         os.close(folder)
 
 def save_checkpoint(path, checkpoint):
@@ -1059,9 +1065,11 @@ def load_checkpoint(path):
             damaged = archive.testzip()
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         version = int(checkpoint["version"])
-    except MemoryError:
+    except (OSError, MemoryError):                            # of a file that may be well
         raise
     except Exception as error:                                # a damaged file can raise anything
+        if out_of_memory(error):
+            raise
         raise UserError(f"{path} is no checkpoint of gpt.py, or a part of one") from error
     expect(not damaged, f"{path} is damaged: the checksum of {damaged} is wrong")
     expect(version <= CHECKPOINT_VERSION, f"{path} has format {version}; gpt.py is too old: get a newer one")
@@ -1377,7 +1385,8 @@ def pick_device(name, local_rank=0):
     found = torch.accelerator.is_available()                  # a GPU
     best = torch.accelerator.current_accelerator().type if found else "cpu"
     name = best if name == "auto" else name
-    with explain(f"--device {name} can't be used here, --device {best} can", RuntimeError, AssertionError):
+    other = "cpu" if name == best else best
+    with explain(f"--device {name} can't be used here, --device {other} can", RuntimeError, AssertionError):
         device = torch.empty(1, device=f"cuda:{local_rank}" if name == "cuda" else name).device
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -1491,7 +1500,7 @@ def read_control(folder):
     control = folder / "control"
     with contextlib.suppress(OSError, ValueError):            # gone by now, or no such word
         if control.is_file() and control.stat().st_size > 0:  # no pipe; no file that is just being written
-            word = control.read_bytes().decode("utf-8", "replace").strip()
+            word = control.read_bytes().replace(b"\0", b"").decode("ascii", "ignore").strip()  # or UTF-16
             control.unlink()
             return CONTROL_WORDS.index(word)
     return 0
@@ -1558,22 +1567,28 @@ def holds_run(folder):
     log = folder / "metrics.jsonl"
     return log.exists() and log.stat().st_size > 0
 
-def new_folder(config):
-    "Where a new run goes: --out_dir, or the first free one of runs/nano-char, runs/nano-char-2, ..."
+def new_log(config):
+    "-> the log of a new run: in --out_dir, or in the first free one of runs/nano-char, runs/nano-char-2, ..."
     if config.out_dir:
-        taken = holds_run(Path(config.out_dir)) and config.resume != "auto"
-        expect(not taken, f"{config.out_dir} holds a run: add --resume to go on, or take another --out_dir")
-        return Path(config.out_dir)
+        folder = Path(config.out_dir)
+        expect(not config.colab_drive, "--colab_drive chooses the folder: leave --out_dir out")
+        taken = (holds_run(folder) or has_checkpoint(folder)) and config.resume != "auto"
+        expect(not taken, f"{folder} holds a run: add --resume to go on, or take another --out_dir")
+        return open_log(folder)
     root = RUN_ROOTS[1] if config.colab_drive else RUN_ROOTS[0]
     expect(DRIVE.is_dir() or not config.colab_drive, "--colab_drive: Drive is not mounted. Paste into a cell:"
            "\nfrom google.colab import drive\ndrive.mount('/content/drive')")
     name = f"{config.preset}-{config.level}"
     if config.data != KNOBS["data"].default:
-        name += f"-{Path(config.data).stem}"
+        name += "-" + re.sub(r"[^\w.-]", "_", Path(config.data.partition("*")[0]).stem)  # of a/*.txt: a
     for i in itertools.count(1):
         folder = root / (f"{name}-{i}" if i > 1 else name)
-        if not holds_run(folder):
-            return folder
+        with contextlib.suppress(Busy):                       # another run that begins in this moment
+            if not (holds_run(folder) or has_checkpoint(folder)):
+                return open_log(folder)
+
+class Busy(UserError):
+    "Another run is writing there."
 
 def open_log(folder):
     "-> the folder's metrics.jsonl, locked as long as it is open: two runs would spoil each other's files."
@@ -1588,7 +1603,7 @@ def open_log(folder):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise UserError(f"{folder}: another run is writing there; take another --out_dir") from None
+        raise Busy(f"{folder}: another run is writing there; take another --out_dir") from None
     except (ImportError, OSError):                            # not on Windows, nor on every file system
         pass
     with open(path, "rb") as log:
@@ -1664,6 +1679,9 @@ class TrainingRun:
             self.warn(note)
         cleanup.push(self.log_error)
         self.evaluation_s = 0.0                               # how long the last one took
+        if self.limit_reached():
+            had = f"{self.progress.step} steps and {self.progress.elapsed_s / 60:.1f} minutes"
+            self.warn(f"this run has had {had}: a limit counts them, too; a higher one goes on")
         self.signals = []                                     # those that came
         self.paused = self.warned_of_rise = False
         self.skips_in_a_row = self.skips_since_log = torch.zeros((), device=self.device)
@@ -1708,6 +1726,9 @@ class TrainingRun:
             what = "shape, --" if name in vars(self.model_config) else "tokenizer, its "
             expect(now.get(name) == was, f"{self.resumed} has another {what}{name} {was!s:.30}: it can't go "
                    f"on with {now.get(name)!s:.30}")
+        was = checkpoint["train_config"].get("val_fraction", self.config.val_fraction)
+        expect(was == self.config.val_fraction, f"--val_fraction: this run goes on with {was}, or it would "
+               "be tested on what it has learned from")
         if checkpoint.get("sha256", self.corpus.sha256) != self.corpus.sha256:
             self.notes.append(f"{self.source} has changed since: what follows is no longer the same run")
 
@@ -1772,8 +1793,8 @@ class TrainingRun:
         self.settings = {"model": vars(self.model_config), "train": vars(self.config), "used": self.used}
         self.folder = file = None
         if self.ranks.rank == 0:
-            self.folder = self.resumed or new_folder(self.config)
-            file = open_log(self.folder)
+            file = open_log(self.resumed) if self.resumed else new_log(self.config)
+            self.folder = Path(file.name).parent
             cleanup.callback(close_log, file)
             (self.folder / "control").unlink(missing_ok=True)  # meant for a run that is no more
             with contextlib.suppress(OSError):                # no git
@@ -1889,6 +1910,7 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         self.log("state", state="evaluating")
         train_loss, val_loss = [mean_loss(self.raw_model, split, self.micro_batch, self.autocast, self.ranks)
                                 for split in self.splits]
+        before = progress.best_val_loss, progress.best_step
         better = val_loss < progress.best_val_loss
         progress.evals_since_best = 0 if better else progress.evals_since_best + 1
         if better:
@@ -1901,11 +1923,17 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
         self.log("eval", step=progress.step, **numbers)
         if better:
             self.save("best.pt")
-        self.evaluation_s = self.ranks.all_reduce_max(time.monotonic() - begun)[0]  # the same for all
+        unsaved = better and self.unsaved != ""
+        self.evaluation_s, unsaved = self.ranks.all_reduce_max(time.monotonic() - begun, unsaved)  # for all
+        if unsaved:                                           # best.pt is still the one before
+            progress.best_val_loss, progress.best_step = before
         if progress.evals_since_best == 3 and not self.warned_of_rise:
             self.warned_of_rise = True
-            self.warn(f"validation loss is rising since step {progress.best_step}: the model learns the text "
-                      "by heart. best.pt keeps the best; more text or --dropout would help")
+            why = "training loss rises, too. A lower --learning_rate and --muon_lr would help"
+            if train_loss < progress.best_val_loss:
+                why = ("the model learns the text by heart. best.pt keeps the best; more text or --dropout "
+                       "would help")
+            self.warn(f"validation loss is rising since step {progress.best_step}: {why}")
 
     def warn(self, text):
         self.log("warn", step=self.progress.step, text=text)
@@ -2184,10 +2212,11 @@ def sample_command(asked):
     "The text goes to stdout, what is to be said about it to stderr."
     options = {name: asked[name] for name in knobs(SampleConfig) if name in asked}
     rows = sampling(options).num_samples                      # wrong options are told before it loads
+    expect(rows == 1 or not asked.get("show_probs"), "--show_probs shows one sample: leave --num_samples out")
     lm, prompt = load_asked(asked), asked.get("prompt", "")
     if file := asked.get("prompt_file"):
         with explain(f"--prompt_file {file}", OSError, UnicodeDecodeError):
-            prompt = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+            prompt = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8-sig")
     warn_of(lm, prompt)
     print(printable(f"{lm.path}, {lm.precision}"), file=sys.stderr)
     if rows > 1:

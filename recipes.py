@@ -104,7 +104,7 @@ def memory_parts(m, t, device):
         blocks = m.n_layer * 4 * m.n_embd + block
     # The logits in 16 bits, in 32 bits, as log-probabilities, and their gradient.
     token = blocks + 14 * m.vocab_size
-    rows = t.micro_batch or t.batch_size
+    rows = min(t.micro_batch or t.batch_size, t.batch_size)
     return {"weights": 4 * weights, "gradients": 4 * weights, "optimizers": moments,
             "16-bit copies": 2 * weights, "micro-batch": rows * m.block_size * token, "torch": int(3e8)}
 
@@ -673,17 +673,24 @@ def about_data(source, config):
         return {"why": str(error)}
 
 def look_at_data(source, config):
-    own_bpe = config.vocab_size if config.level == "bpe" and config.vocab_size else ""
-    for folder in Path(source), Path("data") / f"{source}-{config.level}{own_bpe}":
+    places = [Path(source)]
+    if gpt.beside("data.py"):
+        data = gpt.other_file("data")
+        options = gpt.fill(data.Options, vars(config))
+        options.sources = [source]
+        places.append(data.folder_of(options))                # where it would put this text
+    for folder in places:
         if (folder / "meta.json").is_file():                  # data.py made it
             corpus = gpt.open_folder(folder, config.level)
             length = bytes_of_folder(folder)
             tokens = len(corpus.train) + len(corpus.val)
             return judged(corpus.tokenizer, corpus.train[:READ_TO_JUDGE], length, tokens, False)
+    own_bpe = config.level == "bpe" and config.vocab_size
     gpt.expect(not own_bpe, "its own BPE is learned when training begins")
     if source == "builtin":
         text = gpt.read_text(source)
         length = len(text.encode())
+        is_part = False
     else:
         files = files_of(source)
         gpt.expect(files and files[0].is_file(), "it is not here yet: training begins with fetching it")
@@ -692,11 +699,11 @@ def look_at_data(source, config):
         with gpt.explain(f"{files[0]} can't be read", OSError):
             with open(files[0], encoding="utf-8-sig", errors="replace") as file:
                 text = file.read(READ_TO_JUDGE)
+                is_part = file.read(1) != "" or len(files) > 1
         gpt.expect(text.strip() and "\0" not in text, f"{files[0]} is empty, or no text")
     tokenizer = gpt.TOKENIZERS[config.level].train(text, config)
     ids = tokenizer.encode_to_numpy(text)
     read = len(text.encode())
-    is_part = length > read + 3                               # a mark at the beginning has 3
     return judged(tokenizer, ids, length, int(len(ids) * length / read) if is_part else len(ids), is_part)
 
 def judged(tokenizer, ids, length, tokens, is_part):

@@ -138,7 +138,10 @@ LONG = 600                                       # seconds without a word that n
 QUIET = 5                                        # seconds without a word after which the lock is asked
 FULL_DISK = 1_000_000                            # bytes free, with less of which nothing can be written
 
-OUT_OF_MEMORY = re.compile("out of memory|OutOfMemory|n't allocate|not even one sequence|MemoryError")
+ONE_SEQUENCE = "not even one sequence"           # has room: a batch can't be smaller
+NO_ROOM = re.compile("no room for optimizers|model of this size does not fit")
+# Not where the run says that it goes on with a smaller batch: it may end much later, for another reason.
+OUT_OF_MEMORY = re.compile(f"out of memory(?!.*going on)|OutOfMemory|n't allocate|{ONE_SEQUENCE}|MemoryError")
 DISK_FULL = re.compile("No space left|ENOSPC|quota exceeded|not enough space", re.IGNORECASE)
 NOT_FINITE = re.compile("finite gradient|loss is nan")
 
@@ -218,6 +221,7 @@ class Run:
     silent       seconds since the run last wrote
     full         whether it is silent because there is no room left on its disk
     held         whether a process holds the run's lock; None where that was not asked or can't be known
+    killed       whether a person has ended its process from here, without saving
     trouble      why it crashed and what helps, a Trouble; else None
     log, events  the last lines of train.log; a line for each evaluation, warning, start and end
     bad          how many lines of metrics.jsonl make no sense (they are skipped)
@@ -238,6 +242,7 @@ class Run:
         self.silent = 0.0
         self.held = None
         self.was_held = False                    # whether its lock was ever seen to be held
+        self.killed = False
         self.full = False
         self.trouble = None
         self.log = []
@@ -270,6 +275,7 @@ class Run:
         self.process = process
         self.exit_status = None
         self.begun = False
+        self.killed = False
         self.state = "starting"
         self.heard = time.monotonic()
 
@@ -302,8 +308,10 @@ class Run:
             return
         with open(self.folder / "metrics.jsonl", "rb") as file:
             file.seek(self.offset)
-            while lines := file.readlines(A_PART):
-                if not lines[-1].endswith(b"\n"):
+            whole = True
+            while whole and (lines := file.readlines(A_PART)):
+                whole = lines[-1].endswith(b"\n")
+                if not whole:
                     lines.pop()                  # half-written: it is read again when it is whole
                 self.offset += sum(map(len, lines))
                 for record in records_of(lines):
@@ -336,6 +344,7 @@ class Run:
             parts = {name: scalars(part) for name, part in config.items()}
         self.start = {**scalars(record), "config": parts}
         self.begun = True
+        self.killed = False
         self.newest = {}
         self.end = None
         self.warnings = []
@@ -463,7 +472,8 @@ class Run:
             return "crashed"
         if self.silent <= self.patience():
             return self.word
-        if self.held is False or (self.held is None and self.silent > LONG):
+        unheard = self.held is None and self.silent > LONG and self.word != "paused"
+        if self.held is False or unheard:
             return "crashed"
         if self.word in ("paused", "starting"):
             return self.word                     # these may take their time
@@ -524,10 +534,16 @@ class Run:
             said = f"{self.end['message']}\n{said}"
         if not self.begun and self.exit_status in (-15, 143):
             return Trouble("stopped before it began", "", self.again, {})
+        if self.killed:
+            return Trouble("killed", "You ended it with k.", self.again, {})
         if self.exit_status in (-9, 137):
-            return self.too_large("killed", "The system ends a process like this when memory runs out.")
+            return self.too_large("killed", "The system ends a process like this when memory runs out.", said)
+        if NO_ROOM.search(said):
+            why = "The model itself does not fit into the memory of the device. A smaller preset would."
+            return Trouble("out of memory", why, f"close other programs, then {self.again}", {})
         if OUT_OF_MEMORY.search(said):
-            return self.too_large("out of memory", "This batch does not fit into the memory of the device.")
+            why = "This batch does not fit into the memory of the device."
+            return self.too_large("out of memory", why, said)
         if DISK_FULL.search(said):
             return Trouble("the disk is full", self.disk_full(), f"make room, then {self.again}", {})
         if NOT_FINITE.search(said):
@@ -544,12 +560,18 @@ class Run:
             why = ""
         return Trouble("crashed", why, self.again, {})
 
-    def too_large(self, headline, why):
+    def too_large(self, headline, why, said):
         train = self.part("train")
         rows = number(train.get("micro_batch")) or number(train.get("batch_size")) or 32
-        half = max(1, int(rows) // 2)
-        remedy = f"{self.again} with --micro_batch {half} (same result, less memory)"
-        return Trouble(headline, why, remedy, {"micro_batch": half})
+        half = int(rows) // 2
+        if half and ONE_SEQUENCE not in said:
+            remedy = f"{self.again} with --micro_batch {half} (same result, less memory)"
+            return Trouble(headline, why, remedy, {"micro_batch": half})
+        if not train.get("checkpoint_activations"):
+            remedy = f"{self.again} with --checkpoint_activations (same result, less memory, slower)"
+            return Trouble(headline, why, remedy, {"checkpoint_activations": True})
+        why = f"{why} A smaller preset needs less."
+        return Trouble(headline, why, f"close other programs, then {self.again}", {})
 
     def disk_full(self):
         try:

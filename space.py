@@ -26,8 +26,8 @@ def model_line(lm, progress):
             f"{c.n_embd} wide. It sees the last {c.block_size} {token}s.")
     if lm.train_config.get("data"):
         line += f" Trained on {lm.train_config['data']}."
-    if math.isfinite(progress.get("best_val_loss", math.inf)):
-        loss, step = progress["best_val_loss"], progress["step"]
+    loss, step = progress.get("best_val_loss", math.inf), progress.get("step")
+    if math.isfinite(loss) and step == progress.get("best_step"):  # else it is that of other weights
         line += f" Validation loss {loss:.4f} nats a {token}, at step {step:,}."
     return line
 

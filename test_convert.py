@@ -71,7 +71,7 @@ def make_run(folder, level="char", **changes):
     gpt.save_checkpoint(Path(folder) / "best.pt", {
         "version": gpt.CHECKPOINT_VERSION, "model": model.state_dict(), "model_config": vars(config),
         "train_config": train_config, "tokenizer": tokenizer.state,
-        "progress": {"best_val_loss": 2.5, "step": 300}})
+        "progress": {"best_val_loss": 2.5, "best_step": 300, "step": 300}})
     return str(folder)
 
 
@@ -224,8 +224,51 @@ def test_the_files_of_an_export(exported):
     assert json.loads((folder / "generation_config.json").read_text())["max_length"] == 64
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "2.5000" in card and "300" in card and "python gpt.py train --preset nano --level char" in card
+    assert 'model="char-hf")' in card                          # and not where this folder lies
     bpe = json.loads((exported("bpe")[1] / "config.json").read_text())
     assert bpe["eos_token_id"] == tokenizer_of("bpe").end_id
+
+
+def test_a_card_tells_of_its_own_weights(place):
+    "Of those that went on since the best ones no loss is known; and gpt.py may be a newer one by now."
+    make_run("run")
+    checkpoint = gpt.load_checkpoint(Path("run/best.pt"))
+    checkpoint["progress"]["step"] = 400
+    checkpoint["used"] = {"gpt": "0.0.9"}
+    gpt.save_checkpoint(Path("run/latest.pt"), checkpoint)
+    for to in "hf", "space":
+        card = (export("run/latest.pt", to, to) / "README.md").read_text(encoding="utf-8")
+        assert "| steps | 400 |" in card and "2.5000" not in card and "by gpt.py 0.0.9:" in card
+    app, lm = app_of(Path("space")), gpt.load(Path("space/best.pt"), device="cpu")
+    assert "loss" not in app.model_line(lm, gpt.load_checkpoint(Path("space/best.pt"))["progress"])
+
+
+@pytest.mark.parametrize("asked, told", [
+    ({"preset": "tiny", "epochs": 5, "max_minutes": 9}, {"--epochs 5", "--max_minutes 9"}),
+    ({"preset": "tiny", "max_minutes": 9, "max_iters": 1300}, {"--max_minutes 9", "--max_iters 1300"}),
+    ({"preset": "nano", "max_iters": 1400}, set()),
+])
+def test_the_command_of_a_card_names_all_limits(asked, told):
+    asked = {"preset": "nano", "level": "char", "data": "builtin", **asked}
+    model, config = gpt.configure(asked)
+    run = convert.Run.__new__(convert.Run)
+    run.checkpoint = {"model_config": vars(model), "train_config": vars(config)}
+    command = run.command()
+    assert all(flag in command.replace(".0", "") for flag in told)
+    words = command.split()[3:]
+    again = {word[2:]: value for word, value in zip(words[::2], words[1::2])}
+    limits = [{name: vars(c)[name] for name in gpt.LIMITS} for c in (config, gpt.configure(again)[1])]
+    assert limits[0] == limits[1]
+
+
+def test_the_command_of_a_card_names_what_a_rule_chose():
+    presets = gpt.load_presets()
+    model, config = gpt.configure({**gpt.recipe(presets, "nano", "char"), "dropout": 0.0})
+    config.preset = "auto"
+    run = convert.Run.__new__(convert.Run)
+    run.checkpoint = {"model_config": vars(model), "train_config": vars(config)}
+    for name in "n_layer", "n_head", "n_embd", "block_size", "batch_size", "learning_rate", "dropout":
+        assert f"--{name} {({**vars(model), **vars(config)})[name]}" in run.command()
 
 
 # ---- in: what comes from elsewhere -------------------------------------------------------------------------

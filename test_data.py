@@ -427,6 +427,12 @@ def test_separator_and_a_validation_split_of_its_own(place, monkeypatch):
     assert [text.split("<|endoftext|>") for text in texts(folder)] == [stories[:25], stories[25:]]
 
 
+def test_a_separator_as_a_shell_hands_it_over(place):
+    Path("poems.txt").write_text("\n\n".join(f"Poem {i}\nis short." for i in range(30)))
+    folder = make("poems.txt", "--level=bpe", "--vocab_size=300", "--separator", r"\n\n")
+    assert whole(folder).count("<|endoftext|>") == 28  # between 30; where validation begins stands none
+
+
 def test_members_of_a_zip(place, monkeypatch):
     with zipfile.ZipFile("w.zip", "w") as archive:
         for name in ("train", "valid", "test"):
@@ -475,6 +481,18 @@ def test_a_name_may_have_a_dot(place):
     for year in (2024, 2025):
         assert make("log.txt", f"--name=logs.{year}").name == f"logs.{year}-char"
     assert make("log.txt").name == "log-char"
+
+
+def test_another_text_of_the_same_name_replaces_nothing(place):
+    for folder in ("a", "b"):
+        Path(folder).mkdir()
+        Path(folder, "log.txt").write_text(f"{folder}: {TEXT}")
+    made = make("a/log.txt")
+    with pytest.raises(gpt.UserError, match="data/log-char holds another text, made from a/log.txt: .* --name NAME"):
+        make("b/log.txt")
+    assert texts(made)[0].startswith("a: ")
+    assert texts(make("b/log.txt", "--name=log"))[0].startswith("b: ")  # asked for by name
+    assert make(str(place / "b/log.txt")) == made
 
 
 def test_what_was_cut_is_made_again(place):
@@ -570,6 +588,7 @@ def test_mistakes_are_told_in_one_line(place):
         (["a.txt", "--val_fraction", "2"], "needs 0 < val_fraction < 1", 2),
         (["a.txt", "--wat"], "--wat", 2),
         (["nothing"], "nothing is a folder without any .txt", 2),
+        ([""], "an empty SOURCE: give a file, ", 2),
         (["*.nope"], "no such file", 2),
         (["empty.txt"], "there is no text in it", 2),
         (["blank.jsonl"], "there is no text in it", 2),
@@ -648,7 +667,60 @@ def test_what_is_here_is_not_made_again(place, capsys):
     Path("a.txt").write_text(TEXT + "more")
     make("a.txt", "--val_fraction=0.2")
     assert whole(made).endswith("more")
-    assert not list(Path("data").glob("*.old"))
+    assert not list(Path("data").glob("*.old*"))
+
+
+def test_a_copy_that_a_person_has_made_stays(place):
+    Path("a.txt").write_text(TEXT)
+    made = make("a.txt")
+    mine = Path("data/a-char.old/mine.txt")
+    mine.parent.mkdir()
+    mine.touch()
+    make("a.txt", "--val_fraction=0.2")
+    assert mine.exists()
+    assert meta_of(made)["val_tokens"] == 12_000
+
+
+@pytest.mark.parametrize("what", ["save_json", "put_in_place"])
+def test_an_error_at_the_very_end_costs_no_work(what, place, monkeypatch):
+    Path("a.txt").write_text(TEXT)
+    do = getattr(data, what)
+
+    def fail(path, *more):
+        if what == "put_in_place" or path.name == "meta.json":
+            raise OSError(28, "No space left on device")
+        do(path, *more)
+
+    monkeypatch.setattr(data, what, fail)
+    fails("a.txt", told="data/a-char.part can't be written: [Errno 28] No space", status=1)
+    monkeypatch.setattr(data, what, do)
+    monkeypatch.setattr(data, "survey", None)  # the text is measured once
+    if what == "put_in_place":
+        monkeypatch.setattr(data, "write", None)  # and encoded once
+    folder = make("a.txt")
+    assert whole(folder) == TEXT
+    assert sorted(os.listdir(folder)) == ["meta.json", "train.bin", "val.bin"]
+
+
+@pytest.mark.skipif(not data.fcntl, reason="there are no such locks")
+def test_a_file_system_without_locks(place, monkeypatch):
+    def flock(file, how):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(data.fcntl, "flock", flock)
+    Path("a.txt").write_text(TEXT)
+    assert whole(make("a.txt")) == TEXT
+
+
+@pytest.mark.parametrize("source,told", [("a.txt", "goes on from here"), ("-", "standard input is gone")])
+def test_ctrl_c_tells_what_the_same_command_would_do(source, told, monkeypatch, capsys):
+    def stopped(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data, "prepare", stopped)
+    with pytest.raises(SystemExit):
+        data.main([source])
+    assert told in capsys.readouterr().err
 
 
 SLOWLY = """

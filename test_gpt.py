@@ -34,7 +34,7 @@ HERE = Path(__file__).resolve().parent
 GPT = HERE / "gpt.py"
 
 # What gpt.py promises of itself.
-LINES = 2208
+LINES = 2237
 COLUMNS = 110
 TOKENS_A_LINE = 11
 LONGEST = 60  # lines in a function
@@ -802,7 +802,7 @@ def test_evaluation_scores_each_token_once(tokens, block):
 # ---- the model ---------------------------------------------------------------------------------------------
 
 COUNTS = [
-    ("nano", 97, 95_712),
+    ("nano", 97, 357_312),
     ("micro", 97, 822_144),
     ("tiny", 97, 10_733_952),
     ("gpt2", 50257, 124_439_808),
@@ -1490,13 +1490,10 @@ def test_each_step_has_a_dropout_of_its_own(place, monkeypatch):
     assert not set(seeds) & set(first)
 
 
-def forks(code):
-    "Runs code that has fork(run), in a process that has imported torch once for all of its forks."
-    head = f"""
-import os, runpy, signal, socket, sys
-sys.path.insert(0, {str(HERE)!r})
-import torch
-import gpt
+def forks(house, code):
+    "Runs code that has fork(run), in a process of the house: it and its forks have torch from there."
+    head = """
+import runpy, socket
 
 def fork(run):
     child = os.fork()
@@ -1508,13 +1505,13 @@ def fork(run):
 def ended(child):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 """
-    done = python("-c", head + code)
-    assert done.returncode == 0, done.stderr
+    done = house.run(patch=head + code + "\nraise SystemExit\n", limit=120, memory=-1)
+    assert done.status == 0, done.err
 
 
-def kill(*kills):
+def kill(house, *kills):
     "For each place and run: trains until a SIGKILL there, before a step or in an evaluation."
-    forks(f"""
+    forks(house, f"""
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -1532,10 +1529,10 @@ for place, asked in {kills!r}:
 
 @linux
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-def test_sigkill_between_any_two_steps(optimizer, place):
+def test_sigkill_between_any_two_steps(optimizer, place, house):
     ask = dict(MINI, data="story.txt", max_iters=16, eval_interval=5, optimizer=optimizer, dropout=0.2)
     whole = gpt.train(**ask, out_dir="whole")
-    kill((7, dict(ask, out_dir="killed")), (11, {"resume": "killed"}), (14, {"resume": "killed"}))
+    kill(house, (7, dict(ask, out_dir="killed")), (11, {"resume": "killed"}), (14, {"resume": "killed"}))
     result = gpt.train(resume="killed")
     assert result.reason == "done" and same(weights("whole"), weights("killed"))
     assert same(weights("whole", "best.pt"), weights("killed", "best.pt"))
@@ -1545,11 +1542,13 @@ def test_sigkill_between_any_two_steps(optimizer, place):
 
 
 @linux
-def test_a_run_killed_in_its_first_second_goes_on(place):
+def test_a_run_killed_in_its_first_second_goes_on(place, house):
     ask = dict(MINI, data="story.txt", max_iters=8)
     whole = gpt.train(**ask, out_dir="whole")
     kill(
-        ("evaluate", dict(ask, out_dir="runs/newest")), ("evaluate", dict(ask, out_dir="auto", resume="auto"))
+        house,
+        ("evaluate", dict(ask, out_dir="runs/newest")),
+        ("evaluate", dict(ask, out_dir="auto", resume="auto")),
     )
     for folder, resume in (
         ("runs/newest", {"resume": "newest"}),
@@ -1732,9 +1731,9 @@ def test_resume_auto_starts_or_goes_on(place):
 
 @pytest.mark.slow
 @linux
-def test_five_starts_have_one_result_busy_or_idle(place):
+def test_five_starts_have_one_result_busy_or_idle(place, house):
     "Nothing is measured at the start, so nothing depends on what else the computer does."
-    forks(f"""
+    forks(house, f"""
 def command(folder):
     sys.argv = ["gpt.py", "train", *{flags(max_iters=3, eval_tokens=200, threads=0, dtype="auto")!r}]
     sys.argv.append("--out_dir=" + folder)
@@ -1781,10 +1780,10 @@ def test_two_processes_are_one(place):
     assert log("two")[0]["world_size"] == 2 and done.stdout.count("step 3 |") == 1
 
 
-def train_on_processes(processes, after, reason, before="", behind="", **asked):
+def train_on_processes(house, processes, after, reason, before="", behind="", **asked):
     """The second of them is told to stop after some steps: so all must hear of it. before, behind: what else
     each of them does."""
-    forks(f"""
+    forks(house, f"""
 with socket.socket() as free:
     free.bind(("localhost", 0))
     port = str(free.getsockname()[1])
@@ -1811,13 +1810,13 @@ assert not any([ended(child) for child in children])
 
 
 @linux
-def test_an_uneven_batch_over_processes_and_a_stop_for_all(place):
+def test_an_uneven_batch_over_processes_and_a_stop_for_all(place, house):
     ask = dict(MINI, data="story.txt", dropout=0.0, batch_size=7, max_iters=6, eval_interval=3)
     gpt.train(**ask, out_dir="alone")
     share = "    gpt.Muon.WORTH_SHARING = 0"  # these matrices are small
-    train_on_processes(3, 4, "stopped", before=share, **ask, out_dir="odd")
+    train_on_processes(house, 3, 4, "stopped", before=share, **ask, out_dir="odd")
     check_stopped_in_the_middle("odd", 4)
-    train_on_processes(2, -1, "done", before=share, resume="odd")  # another number of processes
+    train_on_processes(house, 2, -1, "done", before=share, resume="odd")  # another number of processes
     assert [line["world_size"] for line in log("odd", "start")] == [3, 2]
     nearly_the_same(weights("alone"), weights("odd"))
     more = gpt.train(resume="odd", max_iters=8)  # one goes on where two stopped
@@ -1825,7 +1824,7 @@ def test_an_uneven_batch_over_processes_and_a_stop_for_all(place):
 
 
 @linux
-def test_a_process_that_runs_out_of_memory_takes_smaller_parts_and_the_others_too(place):
+def test_a_process_that_runs_out_of_memory_takes_smaller_parts_and_the_others_too(place, house):
     ask = dict(MINI, data="story.txt", dropout=0.0, batch_size=8, max_iters=4, eval_interval=2)
     gpt.train(**ask, out_dir="alone")
     small = """
@@ -1838,7 +1837,7 @@ def test_a_process_that_runs_out_of_memory_takes_smaller_parts_and_the_others_to
 
     gpt.GPT.forward = small
 """
-    train_on_processes(2, -1, "done", before=small, **ask, out_dir="two")
+    train_on_processes(house, 2, -1, "done", before=small, **ask, out_dir="two")
     told = "out of memory in another process: going on with --micro_batch 1"
     assert warnings_in("two") == [told]
     nearly_the_same(weights("alone"), weights("two"))
@@ -1853,7 +1852,7 @@ def test_a_text_of_which_most_words_are_unknown_is_told(place):
 
 
 @linux
-def test_the_others_wait_while_the_first_prepares(place):
+def test_the_others_wait_while_the_first_prepares(place, house):
     "Longer than one wait of gloo may last: here 1 second, in a run 30 minutes."
     slow = """
     import datetime, time
@@ -1868,11 +1867,11 @@ def test_the_others_wait_while_the_first_prepares(place):
 
     gpt.prepare = slowly
 """
-    train_on_processes(2, -1, "done", before=slow, **{**MINI, "data": "story.txt", "max_iters": 1})
+    train_on_processes(house, 2, -1, "done", before=slow, **{**MINI, "data": "story.txt", "max_iters": 1})
 
 
 @linux
-def test_a_process_that_dies_is_one_line_of_the_others(place):
+def test_a_process_that_dies_is_one_line_of_the_others(place, house):
     dies = """
     step = gpt.Muon.step
 
@@ -1892,12 +1891,13 @@ def test_a_process_that_dies_is_one_line_of_the_others(place):
     asked = {**MINI, "data": "story.txt", "max_iters": 3, "out_dir": "dies"}
     begun = time.monotonic()
     with pytest.raises(AssertionError):
-        train_on_processes(2, -1, "done", before=dies.replace("ASKED", repr(asked)), **asked)
+        train_on_processes(house, 2, -1, "done", before=dies.replace("ASKED", repr(asked)), **asked)
     assert time.monotonic() - begun < 60
     (line,) = Path("told.txt").read_text().splitlines()
     assert line.startswith("error: another process has ended") and "--resume auto" in line
 
 
+@pytest.mark.slow
 def test_processes_that_torchrun_starts_anew_find_each_other(place):
     (place / "twice.py").write_text(f"""
 import os, sys, time
@@ -1916,7 +1916,7 @@ ranks.close()
 
 
 @linux
-def test_processes_that_end_by_the_clock_pace_themselves_alike(place):
+def test_processes_that_end_by_the_clock_pace_themselves_alike(place, house):
     "Though the first one's evaluations take longer, since it saves."
     slow_first = """
     import time
@@ -1934,13 +1934,13 @@ def test_processes_that_end_by_the_clock_pace_themselves_alike(place):
 """
     write = "    gpt.Path(f'{rank}.json').write_text(gpt.json.dumps(shares))"
     asked = {**MINI, "preset": "nano", "data": "story.txt", "max_iters": 0, "max_minutes": 0.05}
-    train_on_processes(2, -1, "time", before=slow_first, behind=write, **{**asked, "eval_interval": 3})
+    train_on_processes(house, 2, -1, "time", before=slow_first, behind=write, **{**asked, "eval_interval": 3})
     first, second = (json.loads(Path(f"{rank}.json").read_text()) for rank in range(2))
     assert first == second and len(first) > 1
 
 
 @linux
-def test_hosts_with_different_texts_are_one_line(place):
+def test_hosts_with_different_texts_are_one_line(place, house):
     other = """
     open_corpus = gpt.open_corpus
 
@@ -1958,11 +1958,11 @@ def test_hosts_with_different_texts_are_one_line(place):
         os._exit(0)
 """
     asked = {**MINI, "data": "story.txt"}
-    train_on_processes(2, -1, "done", before=other.replace("ASKED", repr(asked)), **asked)
+    train_on_processes(house, 2, -1, "done", before=other.replace("ASKED", repr(asked)), **asked)
 
 
 @linux
-def test_gradients_stay_in_the_buffers_that_are_sent(place):
+def test_gradients_stay_in_the_buffers_that_are_sent(place, house):
     "With micro-batches too: beside them they would take their memory twice."
     places = """
     before, after = [], []  # the last micro-batch of each step, where the gradients lie
@@ -1981,7 +1981,7 @@ def test_gradients_stay_in_the_buffers_that_are_sent(place):
 """
     check = "    assert len(after) > 10 and before == after"
     asked = {**MINI, "data": "story.txt", "max_iters": 6, "micro_batch": 1}
-    train_on_processes(2, -1, "done", before=places, behind=check, **asked)
+    train_on_processes(house, 2, -1, "done", before=places, behind=check, **asked)
 
 
 def test_no_memory_for_an_optimizers_step_is_one_line(place, monkeypatch):
@@ -1995,7 +1995,7 @@ def test_no_memory_for_an_optimizers_step_is_one_line(place, monkeypatch):
 
 
 @linux
-def test_processes_that_begin_at_different_steps_are_one_line(place):
+def test_processes_that_begin_at_different_steps_are_one_line(place, house):
     mini(out_dir="here", max_iters=2)
     mini(out_dir="there", max_iters=4)
     other = """
@@ -2006,20 +2006,20 @@ def test_processes_that_begin_at_different_steps_are_one_line(place):
         assert "processes begin at different steps" in str(error)
         os._exit(0)
 """
-    train_on_processes(2, -1, "done", before=other.replace("ASKED", "dict(max_iters=9)"))
+    train_on_processes(house, 2, -1, "done", before=other.replace("ASKED", "dict(max_iters=9)"))
 
 
 @linux
-def test_more_processes_than_windows_to_evaluate(place):
+def test_more_processes_than_windows_to_evaluate(place, house):
     ask = dict(MINI, data="story.txt", max_iters=1, eval_tokens=20)  # two windows, of which one is short
     gpt.train(**ask, out_dir="alone")
-    train_on_processes(3, -1, "done", **ask, out_dir="three")
+    train_on_processes(house, 3, -1, "done", **ask, out_dir="three")
     one, three = (by_step(log(folder), "val_loss", "eval") for folder in ("alone", "three"))
     np.testing.assert_allclose(list(three.values()), list(one.values()), rtol=1e-3)
 
 
 @linux
-def test_gradients_are_shared_once_a_step_in_buckets(place):
+def test_gradients_are_shared_once_a_step_in_buckets(place, house):
     "However many micro-batches a step has. What one process waits for the others with is not counted."
     count = """
     shared = []
@@ -2040,7 +2040,7 @@ def test_gradients_are_shared_once_a_step_in_buckets(place):
     ask = dict(MINI, data="story.txt", max_iters=5, micro_batch=1)
     parameters = len(list(gpt.GPT(gpt.ModelConfig(n_layer=2)).parameters()))
     check = f"    assert sum(shared) == 5 * {parameters}, shared\n"
-    train_on_processes(2, -1, "done", before=count, behind=check, **ask)
+    train_on_processes(house, 2, -1, "done", before=count, behind=check, **ask)
 
 
 def test_the_log_of_a_week_stays_readable():
@@ -2142,6 +2142,118 @@ def test_a_full_disk_while_saving(place, monkeypatch):
     assert more.reason == "done" and log("full")[-1]["step"] == 12
     assert any("latest.pt not saved" in text for text in warnings_in("full"))
     assert same(before, weights("full")) and not list(Path("full").glob("*.tmp"))
+
+
+def test_the_best_loss_is_that_of_the_file_that_holds_it(place, monkeypatch):
+    save = gpt.save_checkpoint
+
+    def full(path, checkpoint):
+        if path.name == "best.pt" and checkpoint["progress"]["step"] > 0:
+            raise OSError(28, "No space left on device")
+        save(path, checkpoint)
+
+    monkeypatch.setattr(gpt, "save_checkpoint", full)
+    result = mini(max_iters=5, out_dir="full")
+    assert "best.pt not saved, the one before it stands: No space left on device" in warnings_in("full")
+    assert saved("full", "best.pt")["progress"]["best_val_loss"] == result.best_val_loss
+    assert saved("full")["progress"]["best_step"] == 0
+    monkeypatch.setattr(gpt, "save_checkpoint", save)
+    gpt.train(resume="full", max_iters=10)
+    assert saved("full", "best.pt")["progress"]["step"] == 10
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_called_damaged(place, monkeypatch):
+    "It may be well: going on from best.pt would write over it."
+    mini(max_iters=5, out_dir="run")
+    before = Path("run/latest.pt").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(gpt.zipfile, "ZipFile", raises(OSError(5, "Input/output error")))
+        with pytest.raises(OSError, match="Input/output"):
+            gpt.train(resume="run", max_iters=12)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", raises(RuntimeError("DefaultCPUAllocator: can't allocate memory")))
+        with pytest.raises(RuntimeError, match="can't allocate"):
+            gpt.train(resume="run", max_iters=12)
+    assert Path("run/latest.pt").read_bytes() == before
+
+
+def test_a_copied_checkpoint_is_not_written_over(place):
+    mini(max_iters=1, out_dir="run")
+    for folder in ("runs/nano-char-story", "mine"):
+        Path(folder).mkdir(parents=True)
+        shutil.copy("run/best.pt", folder)
+    assert Path(mini(max_iters=1).out_dir) == Path("runs/nano-char-story-2")
+    with pytest.raises(gpt.UserError, match="mine holds a run"):
+        mini(max_iters=1, out_dir="mine")
+    assert os.listdir("mine") == ["best.pt"]
+
+
+@posix
+def test_runs_that_begin_at_the_same_time_take_folders_of_their_own(place):
+    first, second = gpt.new_log(gpt.TrainConfig()), gpt.new_log(gpt.TrainConfig())
+    assert [Path(log.name).parent.name for log in (first, second)] == ["nano-char", "nano-char-2"]
+    with pytest.raises(gpt.UserError, match="another run is writing there"):
+        gpt.new_log(gpt.TrainConfig(out_dir="runs/nano-char"))
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize("data,name", [("notes/*.md", "notes"), ("hf:a/b:c", "b_c"), ("a/b.txt", "b")])
+def test_a_run_is_named_like_its_text(data, name, place):
+    with gpt.new_log(gpt.TrainConfig(data=data)) as log:
+        assert Path(log.name).parent == Path(f"runs/nano-char-{name}")
+
+
+def test_a_run_is_not_tested_on_what_it_has_learned_from(place):
+    mini(max_iters=1, out_dir="run")
+    with pytest.raises(gpt.UserError, match="--val_fraction: this run goes on with 0.1"):
+        gpt.train(resume="run", max_iters=2, val_fraction=0.3)
+
+
+@pytest.mark.parametrize("train_loss,why", [(1.0, "learns the text by heart"), (9.0, "a lower --learning_rate")])
+def test_why_validation_loss_rises(train_loss, why, place, monkeypatch):
+    losses = iter([3.0, 2.0, *[loss for i in range(9) for loss in (train_loss, 3.0 + i)]])
+    monkeypatch.setattr(gpt, "mean_loss", lambda *asked: next(losses))
+    mini(max_iters=4, eval_interval=1, out_dir="run")
+    assert any("rising since step 0" in text and why.lower() in text.lower() for text in warnings_in("run"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_control_word_may_come_from_powershell(encoding, place):
+    Path("control").write_text("stop\r\n", encoding=encoding)
+    assert gpt.CONTROL_WORDS[gpt.read_control(place)] == "stop"
+
+
+def test_a_limit_counts_what_a_run_has_had(place):
+    mini(max_iters=3, out_dir="run")
+    assert gpt.train(resume="run", max_iters=2).reason == "done"
+    assert any(text.startswith("this run has had 3 steps and 0.") for text in warnings_in("run"))
+
+
+def test_minutes_of_zero_are_no_limit(place):
+    assert gpt.configure({"max_minutes": "0", "max_iters": "3"})[1].preset == "nano"
+
+
+def test_a_file_that_another_file_needs_is_named(place, monkeypatch):
+    monkeypatch.setattr(gpt, "HERE", place)
+    Path("tools.py").touch()
+    with pytest.raises(gpt.RunError, match="this needs recipes.py beside gpt.py"):
+        gpt.other_file("tools")
+
+
+def test_texts_go_into_files_whatever_the_code_page(place):
+    "Windows writes what is no terminal in an old code page."
+    Path("own.json").write_text(json.dumps({"\u65e5\u672c": {"about": "\u65e5\u672c"}}), encoding="utf-8")
+    words = [sys.executable, str(HERE / "gpt.py"), "presets", "--presets", "own.json"]
+    done = subprocess.run(words, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "cp1252"})
+    assert done.returncode == 0, done.stderr
+    assert "\u65e5\u672c" in done.stdout.decode("utf-8")
+
+
+def test_probabilities_are_shown_of_one_sample(place, capsys):
+    with pytest.raises(SystemExit):
+        typed("sample", "--show_probs", "--num_samples=3")
+    assert "--show_probs shows one sample" in capsys.readouterr().err
 
 
 def test_checkpoints_of_evaluations_are_kept_and_no_others(place):

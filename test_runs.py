@@ -4,6 +4,8 @@
 
 Needs pytest and hypothesis only."""
 
+import asyncio
+import io
 import json
 import math
 import os
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -43,12 +46,12 @@ def lines_of(n=300, end="done", most=0, warn="", level="char", preset="nano", **
         "muon_lr": 0.03,
         **train,
     }
-    model = {"n_layer": 3, "n_head": 3, "n_embd": 48, "block_size": 128, "vocab_size": 98}
+    model = {"n_layer": 3, "n_head": 3, "n_embd": 96, "block_size": 128, "vocab_size": 98}
     used = {"dtype": "float32", "torch": "2"}
     yield {
         "kind": "start",
         "config": {"model": model, "train": train, "used": used},
-        "parameters": 95760,
+        "parameters": 357408,
         "device": "cpu",
         "pid": 2**22 + 1,
         "max_iters": most,
@@ -138,13 +141,13 @@ def test_reader_understands_a_run(tmp_path):
     assert (run.best.step, len(run.rows), len(run.evals)) == (300, 30, 7)
     assert run.warnings == ["it overfits"]
     assert run.speed == 40000
-    assert run.weights == 95760
+    assert run.weights == 357408
     assert run.when == (run.folder / "metrics.jsonl").stat().st_mtime
     assert run.checkpoints == ["best.pt", "latest.pt"]
     assert run.saved == (run.folder / "latest.pt").stat().st_mtime
     assert run.part("train")["preset"] == "nano"
     assert run.part("nothing") == {}
-    assert run.shape("{preset} {n_layer} {parameters} {what}") == "nano 3 95.8k ?"
+    assert run.shape("{preset} {n_layer} {parameters} {what}") == "nano 3 357k ?"
     assert run.end == {"step": 300, "reason": "done", "message": "best loss 1.9"}
     assert run.trouble is None
     step, text = run.samples[0]
@@ -220,6 +223,30 @@ def test_reader_takes_any_pieces_and_any_garbage(tmp_path_factory, cuts, garbage
     assert run.best is None or run.best.val < 9
     assert run.speed is None or math.isfinite(run.speed)
     run.shape("{preset} on {data}, {n_layer} layers, {parameters}")
+
+
+def test_a_file_that_grows_while_it_is_read(tmp_path, monkeypatch):
+    lines = "".join(json.dumps({"kind": "step", "step": i, "loss": 2.0}) + "\n" for i in range(9))
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(lines[:-20])
+
+    class Growing(io.BufferedReader):
+        def __init__(self, path, mode):
+            super().__init__(io.FileIO(path, mode))
+
+        def readlines(self, least):
+            "What is there; then the rest of the last line comes."
+            found = super().readlines(least)
+            if path.stat().st_size < len(lines):
+                path.write_text(lines)
+            return found
+
+    monkeypatch.setattr(runs, "open", Growing, raising=False)
+    run = polled(tmp_path)
+    run.poll()
+    assert [row.step for row in run.rows] == list(range(9))
+    assert run.offset == len(lines)
+    assert run.bad == 0
 
 
 def test_hostile_runs_do_not_disturb_the_others(tmp_path):
@@ -455,6 +482,10 @@ def test_without_locks_ten_minutes_of_silence_are_a_crash(tmp_path, monkeypatch)
     assert polled(make_run(tmp_path / "a", end="", age=300)).state == "stalled"
     assert polled(make_run(tmp_path / "b", end="", age=3000)).state == "crashed"
     assert polled(make_run(tmp_path / "a", end="", age=300)).held is None
+    folder = make_run(tmp_path / "c", end="")
+    write_lines(folder, [{"kind": "state", "state": "paused"}], "a")
+    make_older(folder, 3000)
+    assert polled(folder).state == "paused"
 
 
 @needs_locks
@@ -570,6 +601,58 @@ def test_troubles_are_told_apart(tmp_path, status, said, headline, flags):
     assert "go on" not in run.trouble.remedy  # from what?
 
 
+GOING_ON = "warning: out of memory: going on with --micro_batch 4\n"
+NO_MORE = "error: not even one sequence has room: take a smaller preset, a shorter --block_size, or"
+
+
+@pytest.mark.parametrize(
+    "said, headline, flags, remedy",
+    [
+        (GOING_ON + "ValueError: what", "crashed", {}, "go on from"),
+        (GOING_ON + "CUDA out of memory.", "out of memory", {"micro_batch": 16}, "--micro_batch 16"),
+        (GOING_ON + NO_MORE, "out of memory", {"checkpoint_activations": True}, "--checkpoint_activations"),
+        ("error: no room for optimizers: CUDA out of memory", "out of memory", {}, "close other programs"),
+    ],
+)
+def test_what_helps_where_memory_ran_out(tmp_path, said, headline, flags, remedy):
+    folder = make_run(tmp_path / "a", end="")
+    (folder / "train.log").write_text(f"step 1\n{said}\n")
+    trouble = polled(folder, Process(1)).trouble
+    assert (trouble.headline, trouble.flags) == (headline, flags)
+    assert remedy in trouble.remedy
+
+
+def test_a_batch_of_one_sequence_is_not_halved(tmp_path):
+    for flag, flags in (False, {"checkpoint_activations": True}), (True, {}):
+        folder = make_run(tmp_path / "a", end="", micro_batch=1, checkpoint_activations=flag)
+        (folder / "train.log").write_text("RuntimeError: CUDA out of memory.\n")
+        assert polled(folder, Process(1)).trouble.flags == flags
+
+
+def test_who_kills_a_run_is_not_told_that_memory_ran_out(tmp_path):
+    pytest.importorskip("textual")
+    from screens.watch import Watch
+
+    process = Process(None)
+    process.pid = 2**22 + 1
+    process.kill = lambda: setattr(process, "status", -9)
+    run = polled(make_run(tmp_path / "a", end=""), process)
+    write_lines(run.folder, [{"kind": "start", "config": {}}], "a")
+    run.poll()
+
+    async def yes(question):
+        return True
+
+    page = SimpleNamespace(run=run, app=SimpleNamespace(push_screen_wait=yes))
+    asyncio.run(Watch.action_kill.__wrapped__(page))
+    run.poll()
+    assert (run.state, run.trouble.headline, run.trouble.flags) == ("crashed", "killed", {})
+    assert "memory" not in run.trouble.why
+    run.started(Process(-9))
+    run.poll()
+    assert "memory" in run.trouble.why  # this one was ended by somebody else
+
+
 def test_a_run_that_never_started_and_one_that_ended_with_an_error(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "train.log").write_text("error: there is no nothing\n")
@@ -674,7 +757,7 @@ def test_the_operations_of_a_token(tmp_path):
     run = Run(make_run(tmp_path / "a", 100))
     assert run.flops_per_token is None
     run.poll()
-    assert run.flops_per_token == 6 * (95760 - 128 * 48) + 12 * 3 * 48 * 128
+    assert run.flops_per_token == 6 * (357408 - 128 * 96) + 12 * 3 * 96 * 128
 
 
 @pytest.mark.parametrize(

@@ -696,6 +696,19 @@ def test_a_machine_that_is_fast_enough_evaluates_on_all(place, capsys):
     assert gpt.load_checkpoint(Path("runs/fast/latest.pt"))["train_config"]["eval_tokens"] == 1_000_000
 
 
+def test_only_numbered_checkpoints_go_and_the_oldest_first(tmp_path):
+    ages = {"step-00000040.pt": 50, "step-00000050.pt": 40, "step-final.pt": 99, "step-1.txt": 99}
+    for name, age in ages.items():
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    (tmp_path / "latest.pt").write_bytes(b"weights")
+    progress = types.SimpleNamespace(step=30, evaluated_at=30)  # it went on from an earlier step
+    config = types.SimpleNamespace(keep=2)
+    tools.keep_checkpoint(types.SimpleNamespace(folder=tmp_path, progress=progress, config=config))
+    left = sorted(path.name for path in tmp_path.glob("step-*"))
+    assert left == ["step-00000030.pt", "step-00000050.pt", "step-1.txt", "step-final.pt"]
+
+
 def fake_tracker(monkeypatch, name):
     "A package that notes what it is told."
     told = []
@@ -944,6 +957,22 @@ def test_a_stop_inside_a_token_leaves_its_probability():
     assert all(0 < piece.prob <= 1 for piece in pieces)
 
 
+@pytest.mark.parametrize("stop", ["cd", "ab", "ba", "bc", "cda", ("ac", "bcd"), "aabcd", "abab"])
+def test_tokens_of_several_characters_stop_where_the_stream_does(stop):
+    it = lm(vocab=5)
+    texts = ["", "a", "ab", "bc", "cda"]
+
+    class Decoder(gpt.Decoder):
+        def add(self, i):
+            return texts[i]
+
+    it.tokenizer.decoder = lambda ids=(): Decoder(it.tokenizer)
+    for seed in range(20):
+        ask = dict(max_new_tokens=12, temperature=9, stop=stop, seed=seed)
+        pieces = [*tools.xray(it, "AB", probs=2, **ask)]
+        assert "".join(pieces) == it.sample("AB", **ask)
+
+
 def test_bpe_has_no_phantom_token_at_the_end():
     pieces = [*tools.xray(bytewise_lm("é♥"), "a", max_new_tokens=5, temperature=0)]
     assert "".join(pieces) == "é♥"
@@ -1073,6 +1102,21 @@ def test_chat_in_a_terminal(trained):
     assert "'temperature': 0.0" in done.stdout and "'repetition_penalty': 1.2" in done.stdout
     assert "\n\nUser: Hello\n\nAssistant:" in (trained / "said.txt").read_text()
     assert (trained / "again.txt").read_text().startswith("\n\nUser: two\nlines\n\nAssistant:")
+
+
+def test_chat_loads_another_run_than_the_flag_names(trained):
+    done = chat(trained, ["/load runs/none", "/load runs/a", "/quit"], "--init_from", "runs/a")
+    assert done.returncode == 0 and done.stdout.count("error: ") == 1, done
+    assert "error: runs/none: no such run" in done.stdout
+    assert done.stdout.count("runs/a/best.pt, ") == 2
+
+
+def test_chat_with_a_line_that_is_not_utf_8_is_one_clear_line(trained):
+    words = [sys.executable, str(GPT), "chat", "--max_new_tokens", "5"]
+    env = {**os.environ, "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(words, input=b"caf\xe9\n", capture_output=True, cwd=trained, timeout=60, env=env)
+    assert done.returncode == 2, done
+    assert re.fullmatch(rb"error: a line is not UTF-8 \(.*\): type  iconv .*\n", done.stderr), done.stderr
 
 
 def test_chat_refuses_an_ambiguous_prefix(trained):
@@ -1348,6 +1392,56 @@ def test_eval_of_a_folder(inside, capsys):
     ids.tofile(folder / "val.bin")
     with pytest.raises(gpt.UserError, match="token 60000.* outside of"):
         command("eval --data folder")
+
+
+def own_bpe_run(place, text):
+    "runs/bpe, trained for a moment with tokens of its own on docs.txt; -> the folder that data.py made."
+    Path("docs.txt").write_text(text, encoding="utf-8")
+    words = ["docs.txt", "--level=bpe", "--vocab_size=300", "--separator=###"]
+    subprocess.run([sys.executable, str(HERE / "data.py"), *words], check=True, capture_output=True)
+    folder = Path("data/docs-bpe300")
+    mini(data=str(folder), level="bpe", vocab_size=300, out_dir="runs/bpe", max_iters=2, eval_tokens=10**6)
+    return folder
+
+
+def test_eval_and_training_count_the_same_bytes(place, capsys):
+    folder = own_bpe_run(place, "###".join(f"Once there were {i} cats.\nThey slept." for i in range(300)))
+    capsys.readouterr()
+    found = answer(capsys, "eval runs/bpe --json")
+    meta = json.loads((folder / "meta.json").read_text())
+    bits = found["loss"] / math.log(2) * found["tokens"]
+    assert bits / found["bits_per_byte"] == pytest.approx(meta["val_bytes"])
+    trained = [line["bits_per_byte"] for line in log("runs/bpe") if line["kind"] == "eval"]
+    assert found["bits_per_byte"] == pytest.approx(min(trained), rel=1e-3)
+    words = math.log(found["word_perplexity"]) / found["loss"]  # tokens a word
+    documents = 30
+    assert found["tokens"] / words == pytest.approx(7 * documents, abs=14)
+
+
+def test_eval_reads_another_text_with_the_tokens_of_the_model(place, capsys):
+    own_bpe_run(place, gpt.read_text("builtin")[:20_000])
+    Path("other.txt").write_text("Quite another text: 0123456789. " * 20)
+    capsys.readouterr()
+    n = len(gpt.load("runs/bpe").tokenizer.encode(Path("other.txt").read_text()))
+    assert answer(capsys, "eval runs/bpe --data other.txt --split test --json")["tokens"] == n
+    assert not list(Path("data").glob("other*"))
+    Path("other.jsonl").write_text(json.dumps({"text": "Quite another text. " * 20}))
+    with pytest.raises(gpt.UserError, match="has another tokenizer than .*: give --data a plain text"):
+        command("eval runs/bpe --data other.jsonl")
+
+
+def test_eval_of_a_model_of_which_nobody_knows_the_text(inside):
+    checkpoint = torch.load("runs/a/best.pt", weights_only=True)
+    checkpoint["train_config"] = {"level": "char", "data": ""}  # as of GPT-2
+    torch.save(checkpoint, "stranger.pt")
+    with pytest.raises(gpt.UserError, match="give --data: nobody knows what stranger.pt was trained on"):
+        command("eval stranger.pt")
+
+
+def test_eval_by_rows_is_refused_for_a_folder(place, capsys):
+    own_bpe_run(place, gpt.read_text("builtin")[:20_000])
+    with pytest.raises(gpt.UserError, match="--rows is for the lines of a text file"):
+        command("eval runs/bpe --rows")
 
 
 def test_eval_uses_the_threads_that_are_asked_for(inside, monkeypatch, capsys, threads_kept):

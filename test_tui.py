@@ -43,12 +43,12 @@ from textual.widgets import Button, DataTable, Input, Static
 import runs
 import tui
 from runs import Run, fixed
-from screens.basics import KEY, Words, spark
+from screens.basics import KEY, Words, spark, written
 from screens.chart import BRAILLE, Canvas, Chart, Curve, Frame, ticks
 from screens.chat import Prompt
 from screens.inside import Inside
 from screens.lapse import LIT, Slider, TimeLapse, lit, pairs_of, vocabulary
-from screens.shared import Enter, Knob, Pick
+from screens.shared import Ask, Enter, Knob, Pick
 from screens.talk import KNOBS, MODE, SETTINGS, Talk
 from screens.texts import Browse
 from screens.train import LESSONS
@@ -66,6 +66,9 @@ FAKE = """
 import json, os, queue, subprocess, sys, threading, time
 command, words = sys.argv[1], sys.argv[2:]
 if command == "presets":
+    if words == ["--json"] and ANSWER:
+        print(open(ANSWER, encoding="utf-8").read())
+        raise SystemExit
     raise SystemExit(subprocess.run([sys.executable, REAL, command, *words]).returncode)
 say = lambda kind, **more: print(json.dumps({"kind": kind, **more}), flush=True)
 if command == "train":
@@ -139,11 +142,19 @@ def root(tmp_path, monkeypatch):
     return tmp_path / "runs"
 
 
+@pytest.fixture(scope="session")
+def answer(tmp_path_factory):
+    "What the real gpt.py says of its presets: always the same, so it is asked once."
+    path = tmp_path_factory.mktemp("answer") / "presets.json"
+    path.write_bytes(subprocess.check_output([sys.executable, REAL, "presets", "--json"]))
+    return path
+
+
 @pytest.fixture
-def fake(tmp_path):
-    (tmp_path / "gpt.py").write_text(
-        f"REAL, LOG = {str(REAL)!r}, {str(tmp_path / 'asked')!r}\n{FAKE}", encoding="utf-8"
-    )
+def fake(tmp_path, answer):
+    names = {"REAL": str(REAL), "LOG": str(tmp_path / "asked"), "ANSWER": str(answer)}
+    head = "".join(f"{name} = {value!r}\n" for name, value in names.items())
+    (tmp_path / "gpt.py").write_text(head + FAKE, encoding="utf-8")
     shutil.copy(HERE / "presets.json", tmp_path)
     for name in "fine", "nothing", "oom":        # texts by whose names it knows what to do
         (tmp_path / name).touch()
@@ -320,12 +331,13 @@ def test_chart_draws_anything_anywhere():
     async def script(pilot):
         chart = pilot.app.query_one(Chart)
         assert "nothing yet" in screen(pilot.app)
-        for ys in ([1], [2, 2, 2], [1e9, -1e9, 0], [5, 4, 3, 2, 1], [1e-9, 2e-9], list(range(5000))):
-            for log in (False, True):
-                chart.log_x, chart.log_y = log, log
-                chart.plot([line(ys)], best=(0, ys[0]))
-                for size in ((80, 24), (140, 40), (20, 6), (9, 4), (1, 1)):
-                    await resized(pilot, chart, *size)
+        for size in ((80, 24), (140, 40), (20, 6), (9, 4), (1, 1)):
+            await resized(pilot, chart, *size)
+            for ys in ([1], [2, 2, 2], [1e9, -1e9, 0], [5, 4, 3, 2, 1], [1e-9, 2e-9], list(range(5000))):
+                for log in (False, True):
+                    chart.log_x, chart.log_y = log, log
+                    chart.plot([line(ys)], best=(0, ys[0]))
+                    await pilot.pause()  # it is painted
                     for row in Segment.split_lines(getattr(chart.render(), "segments", [])):
                         assert sum(part.cell_length for part in row) <= chart.size.width
         await pilot.resize_terminal(80, 24)
@@ -342,6 +354,25 @@ def test_chart_draws_anything_anywhere():
         assert chart.span() == (200, 1700)
         await pilot.press("tab", "minus", "minus", "0", "full_stop", "comma")
         assert chart.view is None and "at 1,9" in screen(pilot.app)
+
+    drive(One(), script)
+
+
+def test_a_logarithmic_axis_has_no_place_for_zero():
+    class One(App):
+        def compose(self):
+            yield Chart("nothing yet")
+
+    async def script(pilot):
+        chart = pilot.app.query_one(Chart)
+        chart.log_y = True
+        chart.plot([Curve("gap", "train", [(0, -0.1), (10, 0), *((step, 0.2) for step in range(20, 99))])])
+        curves = [curve._replace(points=chart.scaled(curve.points)) for curve in chart.curves]
+        frame = chart.frame(curves, 60, 10)
+        assert (frame.x0, frame.x1) == (0, 98)
+        assert 0.1 < 10 ** frame.low < 0.2 < 10 ** frame.high < 0.3
+        chart.plot([Curve("gap", "train", [(0, -1), (9, 0)])])
+        assert chart.render()
 
     drive(One(), script)
 
@@ -468,11 +499,11 @@ def test_the_weights_are_those_of_the_words_in_the_text(root, fake):
         await ready(pilot)
         page = pilot.app.page
         page.query_one("#level", Knob).value = "word"
-        await reads(pilot, "#estimate", "249k weights")
+        await reads(pilot, "#estimate", "665k weights")
         page.query_one("#data", Input).value = "mine.txt"
-        await reads(pilot, "#estimate", "before your changes: 249k weights")
-        await until(pilot, lambda: shown(page, "#estimate").startswith("91.3k weights"))
-        assert "about 1 s" in shown(page, "#estimate")  # so short a text is read 80 times and no more
+        await reads(pilot, "#estimate", "before your changes: 665k weights")
+        await until(pilot, lambda: shown(page, "#estimate").startswith("348k weights"))
+        assert "about 1 s" in shown(page, "#estimate")  # so short a text is read 35 times and no more
 
     drive(tui.Tui(root, gpt=fake), script)
 
@@ -488,6 +519,76 @@ def test_a_run_begun_from_the_field_of_its_name_leaves_a_fresh_one_there(root, f
         await until(pilot, lambda: page.run_name == "nano-char-2" and not page.found)
 
     drive(tui.Tui(root, gpt=fake), script)
+
+
+SLOW = """
+import sys, time
+if sys.argv[1] == "train":
+    time.sleep(30)
+"""
+
+
+def test_the_name_of_a_run_that_was_just_started_is_not_offered_again(root, fake):
+    "The trainer writes its first word only after seconds."
+    fake.write_text(SLOW + fake.read_text())
+
+    async def script(pilot):
+        app = pilot.app
+        await ready(pilot)
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: app.current_mode == "watch" and app.chosen)
+        run = app.chosen
+        await pilot.press("f2")
+        await until(pilot, lambda: app.page.run_name == "nano-char-2" and not app.page.found)
+        app.page.query_one("#run", Input).value = "nano-char"
+        await reads(pilot, "#hint", "run: there is one of the name nano-char")
+        first = run.process
+        app.launch(run.folder, [])
+        assert run.process is first and first.poll() is None
+        assert not (run.folder / "metrics.jsonl").exists()
+        first.kill()
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_what_was_wrong_with_a_text_is_asked_again(root, fake):
+    async def script(pilot):
+        app = pilot.app
+        await ready(pilot)
+        await pilot.press("f6")
+        about = {"why": "it is not here yet"}
+        app.page.looked_at = {app.page.data_flags(): about, ("fine",): {"tokens": 1}}
+        app.page.answers = {("a",): ({}, about), ("b",): ({}, None)}
+        await pilot.press("f3", "f2")
+        await until(pilot, lambda: about not in app.page.looked_at.values())
+        assert ("fine",) in app.page.looked_at and list(app.page.answers) == [("b",)]
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_keys_wait_for_the_form(root, fake, monkeypatch):
+    make_run(root / "mine")
+    learn = tui.Tui.read_presets
+
+    async def later(app):
+        await asyncio.sleep(2 if app.catalog else 0)
+        return await learn(app)
+
+    monkeypatch.setattr(tui.Tui, "read_presets", later)
+
+    async def script(pilot):
+        app = pilot.app
+        await app.read_presets()  # as Watch does, to say what helps
+        await pilot.press("f2", "ctrl+s", "ctrl+y", "ctrl+t", "f6")
+        assert not app.page.has_form and not app.page.has_class("-look")
+        await ready(pilot)
+        await sees(pilot, "^y Copy command")
+
+    drive(tui.Tui(root, root / "mine", gpt=fake), script, (120, 24))
+
+
+def test_several_or_no_values_of_a_field():
+    assert written([]) == ""
 
 
 def shown(page, name):
@@ -704,13 +805,13 @@ def test_how_long_it_takes_is_said_before_the_start(root, fake):
             values = {**app.catalog.recipe(name), "fits": True, "usual_flops_per_s": 1.2e11, **more}
             return page.verdict(values).plain
 
-        assert said("nano") == "78 s" and said("laptop") == "3 min" and said("stories") == "2 months"
+        assert said("nano") == "86 s" and said("laptop") == "3 min" and said("stories") == "2 months"
         assert said("nano", usual_flops_per_s=None) == "yes"  # a card that is not known
         assert "by its size alone" in shown(page, "#estimate")
         (root / "mine").mkdir(parents=True)
         make_run(root / "mine")  # 40,000 tokens a second
-        await until(pilot, lambda: app.runs and "about 5 min, as mine ran" in shown(page, "#estimate"))
-        assert said("nano") == "5 min" and app.speed_for(1e12, 9e99)[0] == 9e99
+        await until(pilot, lambda: app.runs and "about 2 min, as mine ran" in shown(page, "#estimate"))
+        assert said("nano") == "2 min" and app.speed_for(1e12, 9e99)[0] == 9e99
 
         def another(name, speed):
             path = make_run(root / name) / "metrics.jsonl"
@@ -720,11 +821,11 @@ def test_how_long_it_takes_is_said_before_the_start(root, fake):
         another("busy", 4000)                    # the machine was: which of the two holds, nobody knows
         await until(pilot, lambda: len(app.runs) == 2 and said("nano") == "yes")
         another("calm", 39000)
-        await until(pilot, lambda: "about 5 min, as the last 3 such runs" in shown(page, "#estimate"))
+        await until(pilot, lambda: "about 2 min, as the last 3 such runs" in shown(page, "#estimate"))
         for name in "busy", "calm":
             shutil.rmtree(root / name)
         shutil.rmtree(root / "mine")
-        await until(pilot, lambda: "about 5 min, as measured here" in shown(page, "#estimate"))
+        await until(pilot, lambda: "about 2 min, as measured here" in shown(page, "#estimate"))
 
     drive(tui.Tui(root, gpt=fake), script)
     (root / ".tui.json").write_text('{"measured": {"many": []}}')
@@ -761,11 +862,11 @@ def test_the_text_is_shown_as_it_is_cut(root, fake, monkeypatch, size):
         page.query_one("#data", Input).value = "mine.txt"
         if size == (80, 24):
             await pilot.press("f6")
-        await sees(pilot, "mine.txt", "66B · 66 tokens", "seen 40 times", "seldom often")
+        await sees(pilot, "mine.txt", "66B · 66 tokens", "seen 20 times", "seldom often")
         page.query_one("#level", Knob).value = "word"
         await sees(pilot, "30.8% unknown", "<unk> Often often", "2 kinds")
         page.query_one("#max_iters", Input).value = "1"
-        await sees(pilot, "seen 80 times")  # and no more often, in whatever number of steps
+        await sees(pilot, "seen 35 times")  # and no more often, in whatever number of steps
         page.query_one("#epochs", Input).value = "0"
         await sees(pilot, "seen 315 times")
         page.query_one("#data", Input).value = "somewhere"
@@ -796,7 +897,7 @@ def test_a_knob_is_explained_where_there_is_room(root, fake):
     async def script(pilot):
         app = pilot.app
         await ready(pilot)
-        await sees(pilot, "3 layers, 3 heads, 48 wide")
+        await sees(pilot, "3 layers, 3 heads, 96 wide")
         app.page.query_one("#dropout").focus()
         await sees(pilot, "in this preset: 0")
         assert "by heart" in shown(app.page, "#lesson")
@@ -1049,6 +1150,12 @@ def test_the_legend_has_no_mark_without_words(root, fake):
 
 
 # ---- time-lapse --------------------------------------------------------------------------------------------
+
+
+def test_the_bytes_of_a_packed_text_are_no_words(tmp_path):
+    Path(tmp_path / "mine.txt.gz").write_bytes(b"\x1f\x8b zyxzyx")
+    words, source = vocabulary(str(tmp_path / "mine.txt.gz"))
+    assert "zyxzyx" not in words and source == "Python's manual"
 
 
 def test_words_that_exist_are_lit(tmp_path):
@@ -1317,6 +1424,44 @@ def test_what_the_chart_shows_is_exported(root, fake, key, mode):
     drive(tui.Tui(root, gpt=fake), script)
 
 
+def test_the_folder_of_the_runs_is_made_for_an_export(root, fake):
+    make_run(root.parent / "elsewhere")
+
+    async def script(pilot):
+        app = pilot.app
+        await until(pilot, lambda: app.page.query_one(Chart).curves)
+        await pilot.press("e")
+        await sees(pilot, "export what is shown")
+        await pilot.press("c")
+        await until(pilot, lambda: list(root.glob("chart-elsewhere-*.csv")))
+        shutil.rmtree(root)
+        root.touch()
+        await pilot.press("e")
+        await sees(pilot, "export what is shown")
+        await pilot.press("c")
+        await until(pilot, lambda: any(str(root) in note.message for note in app._notifications))
+
+    drive(tui.Tui(root, root.parent / "elsewhere", gpt=fake), script, notifications=True)
+
+
+def test_no_key_is_promised_for_a_run_from_elsewhere(root, fake):
+    elsewhere = root.parent / "elsewhere"
+    make_run(elsewhere / "mine")
+    (elsewhere / "mine" / "events.out.tfevents.1.host").touch()
+
+    async def script(pilot):
+        app = pilot.app
+        await pilot.press("f4")
+        await until(pilot, lambda: names(app) == ["mine"])
+        await pilot.press("d")
+        await until(pilot, lambda: isinstance(app.screen, Ask))
+        assert app.screen.answers["y"] == f"move to {elsewhere / '.trash'}"
+        await pilot.press("x")
+        await until(pilot, lambda: not (elsewhere / "mine").exists())
+
+    drive(tui.Tui(root, elsewhere / "mine", gpt=fake), script)
+
+
 def test_what_is_deleted_can_be_brought_back(root, fake):
     make_run(root / "a")
     make_run(root / "b", age=9)
@@ -1510,6 +1655,44 @@ def test_the_log_can_be_searched(root, fake, size):
     drive(tui.Tui(root, root / "mine", gpt=fake), script, size)
 
 
+def test_the_found_line_stays_while_the_log_grows(root, fake):
+    folder = make_run(root / "mine")
+    lines = [f"step {n} {'needle' if n % 100 == 7 else 'hay'}" for n in range(300)]
+    (folder / "train.log").write_text("\n".join(lines))
+
+    async def script(pilot):
+        page = pilot.app.page
+        await sees(pilot, "done")
+        await pilot.press("slash", *"needle", "enter", "N")
+        await sees(pilot, "2 of 3 lines")
+        assert page.hit_line == "step 107 needle"
+        lines.extend(f"step {n} hay" for n in range(300, 350))
+        (folder / "train.log").write_text("\n".join(lines))
+        await sees(pilot, "1 of 2 lines")  # the first is not among the last 300 any more
+        assert page.hit == 57
+
+    drive(tui.Tui(root, root / "mine", gpt=fake), script, (140, 40))
+
+
+def test_the_time_lapse_leaves_alone_what_it_covers(root, fake):
+    make_run(root / "mine")
+
+    async def script(pilot):
+        page = pilot.app.page
+        await sees(pilot, "done")
+        await pilot.press("t")
+        await until(pilot, lambda: page.query_one(TimeLapse).has_focus)
+        await pilot.press("slash", "l", "v", "x", "plus")
+        await pilot.pause()
+        chart = page.query_one(Chart)
+        assert page.query_one(TimeLapse).has_focus and not page.query_one("#find").display
+        assert not page.query("#watch.-log") and page.metric == "loss" and not chart.log_x and not chart.view
+        await pilot.press("t", "v")
+        assert page.metric != "loss"
+
+    drive(tui.Tui(root, root / "mine", gpt=fake), script)
+
+
 def test_gpus_are_watched_where_there_are_some(root, fake, monkeypatch, tmp_path):
     assert tui.gpus_at_work() == [] or shutil.which("nvidia-smi")
     program = tmp_path / "nvidia-smi"
@@ -1522,8 +1705,13 @@ def test_gpus_are_watched_where_there_are_some(root, fake, monkeypatch, tmp_path
     start, *rest = lines_of(100, end="")
     write_lines(folder, [{**start, "device": "cuda:0"}, *rest])
 
+    make_run(root / "other", end="", age=9)  # on a CPU
+
     async def script(pilot):
         await sees(pilot, "GPU 0  97 %  12/24 GB  71 °C")
+        pilot.app.look_at(root / "other")
+        await until(pilot, lambda: shows(pilot, "other", "● training", "cpu"))
+        await until(pilot, lambda: not shows(pilot, "GPU 0"), seconds=3)
 
     drive(tui.Tui(root, folder, gpt=fake), script, (140, 40))
 
@@ -1795,6 +1983,57 @@ def test_chat_survives_models_that_fail(root, fake):
         app.page.query_one("#max_new_tokens", Knob).value = "2000"
         await pilot.press("escape")
         await quiet(pilot)
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_an_edit_can_be_called_off(root, fake):
+    make_run(root / "mine")
+
+    async def script(pilot):
+        app = pilot.app
+        await talking_a_little(pilot)
+        page = app.page
+        count = 1
+        for keys in ["backspace"] * 4, ["escape", "escape"], ["ctrl+r"], ["ctrl+g"], ["escape", "e", "escape"]:
+            await pilot.press("up")
+            await sees(pilot, "replaces the last answer")
+            await pilot.press(*keys)
+            await until(pilot, lambda: not page.editing and not shows(pilot, "replaces the last answer"))
+            count += keys[0].startswith("ctrl")
+            await quiet(pilot, count)
+            page.query_one(Prompt).text = ""
+            page.query_one(Prompt).focus()
+        await pilot.press(*"More", "enter")
+        await quiet(pilot, count + 1)
+        assert [turn.shown for turn in page.turns] == ["Once", "More"]
+        await pilot.press("up", "!", "enter")
+        await quiet(pilot, count + 2)
+        assert [turn.shown for turn in page.turns] == ["Once", "More!"]
+        assert not shows(pilot, "replaces the last answer")
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_a_model_whose_process_ended_says_so_below_and_is_loaded_again(root, fake):
+    make_run(root / "mine")
+
+    async def script(pilot):
+        app = pilot.app
+        await talking_a_little(pilot)
+        page = app.page
+        for count in range(2, 6):  # longer than the screen
+            await pilot.press(*"More", "enter")
+            await quiet(pilot, count)
+        page.voice.talk.kill()
+        await sees(pilot, "It does not work", "enter loads it again")
+        await pilot.press(*"Again", "enter")
+        await quiet(pilot, 6)
+        assert page.turns[-1].shown == "Again" and len(page.turns[-1].tokens) == 12
+        await until(pilot, lambda: not shows(pilot, "It does not work"))
+        page.voice.hear("error", {"message": "too long a text"})
+        await sees(pilot, "too long a text")
+        assert not shows(pilot, "another one")
 
     drive(tui.Tui(root, gpt=fake), script)
 
@@ -2210,6 +2449,43 @@ def test_leaving_is_asked_about_in_plain_words(root, fake, key):
     drive(tui.Tui(root, gpt=fake), script)
 
 
+def test_the_palette_does_what_it_names(root, fake):
+    async def script(pilot):
+        app = pilot.app
+        await ready(pilot)
+        commands = {command.title: command.callback for command in app.get_system_commands(app.page)}
+        before = app.notices
+        await commands["When a run ends: bell, notice or nothing"]()
+        assert app.notices != before
+        await commands["Runs: the screen"]()
+        await until(pilot, lambda: app.current_mode == "runs")
+        await commands["Quit, after a question"]()
+        await sees(pilot, "Leave this program?")
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
+def test_a_run_is_opened_from_within_its_folder(root, fake, monkeypatch):
+    make_run(root / "mine")
+    monkeypatch.chdir(root / "mine")
+    assert tui.Tui(Path("runs"), ".").chosen.folder == root / "mine"
+    assert tui.Tui(Path(".."), ".").chosen.folder == Path("../mine")
+
+
+def test_the_command_of_auto_names_what_its_rule_chose(root, fake):
+    async def script(pilot):
+        app = pilot.app
+        await ready(pilot)
+        recipe = app.catalog.recipe("auto", "char")
+        make_run(root / "mine", preset="auto", **{name: recipe[name] for name in ("dropout", "batch_size")})
+        run = Run(root / "mine")
+        run.poll()
+        settings = await app.settings_of(run)
+        assert {"n_layer", "n_head", "n_embd", "dropout", "batch_size"} <= settings.keys()
+
+    drive(tui.Tui(root, gpt=fake), script)
+
+
 def test_the_palette_names_each_thing_once(root, fake):
     make_run(root / "mine", 100)
 
@@ -2281,6 +2557,7 @@ def test_command_line():
     assert "--runs FOLDER" in told
     assert "--screenshots" not in told
     assert run("no/such/run").stderr == "error: no/such/run is no folder of a run\n"
+    assert run("--theme", "grovbux").stderr.startswith("error: --theme grovbux: there are ")
     probe = "import sys, tui; assert not {'torch', 'gpt', 'numpy'} & sys.modules.keys()"
     assert subprocess.run([sys.executable, "-c", probe], cwd=HERE).returncode == 0
 
@@ -2448,7 +2725,7 @@ def house_with_a_fake_trainer(place):
     for name in ("tui.py", "runs.py", "presets.json"):
         shutil.copy(HERE / name, place)
     shutil.copytree(HERE / "screens", place / "screens", dirs_exist_ok=True)
-    head = f"REAL, LOG = {str(REAL)!r}, {os.devnull!r}\n"
+    head = f"REAL, LOG, ANSWER = {str(REAL)!r}, {os.devnull!r}, None\n"
     (place / "gpt.py").write_text(head + FAKE, encoding="utf-8")
     return str(place / "tui.py")
 

@@ -494,7 +494,10 @@ def keep_checkpoint(run):
             gpt.write_whole(kept, lambda file: shutil.copyfileobj(latest, file))
     except OSError as error:
         run.warn(f"{kept.name} not saved: {error.strerror}")
-    for old in sorted(run.folder.glob("step-*.pt"))[:-run.config.keep]:
+    numbered = [file for file in run.folder.iterdir() if re.fullmatch(r"step-\d+\.pt", file.name)]
+    # By time and not by step: a run that goes on from an earlier step would lose what it has just kept.
+    numbered.sort(key=lambda file: (file.stat().st_mtime_ns, file.name))
+    for old in numbered[:-run.config.keep]:
         old.unlink(missing_ok=True)
 
 # ---- a teacher: a large model teaches a small one ----------------------------------------------------------
@@ -543,6 +546,7 @@ def xray(lm, prompt, probs=3, **options):
     stops = gpt.StopTexts(options.stop)
     before = lm.encode(prompt)[-1]
     held = []                                                 # pieces whose text is not sure yet
+    settled = 0                                               # characters of them that no stop text can take
     for text, i, logits in lm.tokens(prompt, options):
         piece = Piece(text)
         piece.prob = piece.token = None
@@ -556,14 +560,14 @@ def xray(lm, prompt, probs=3, **options):
                 piece.alternatives.append([lm.tokenizer.decoder([before]).add(other), share])
             before = i
         held.append(piece)
-        sure = len(stops.add(text))
-        while held and len(held[0]) <= sure:
-            sure -= len(held[0])
+        settled += len(stops.add(text))
+        while held and len(held[0]) <= settled:
+            settled -= len(held[0])
             yield held.pop(0)
         if stops.found:
             lm.report.reason = "stop"
-            if sure > 0:                                      # the stop text begins inside of a token
-                beginning = Piece(held[0][:sure])
+            if settled > 0:                                   # the stop text begins inside of a token
+                beginning = Piece(held[0][:settled])
                 vars(beginning).update(vars(held[0]))
                 yield beginning
             return
@@ -653,6 +657,11 @@ def option_named(word):
     gpt.expect(len(meant) < 2, f"/{word} could be /{', /'.join(meant)}")
     return meant[0] if meant else ""
 
+def with_run(asked, run):
+    "The same command line, but with this RUN."
+    kept = {name: value for name, value in asked.items() if name != "init_from"}  # it names a RUN, too
+    return {**kept, "run": [run]}
+
 class Chat:
     "A conversation in the terminal: the text so far, and the model that goes on with it."
 
@@ -683,6 +692,9 @@ class Chat:
                     self.answer(line)
             except gpt.UserError as error:
                 print(gpt.printable(f"error: {error}"))
+            except UnicodeDecodeError as error:               # what was read together with it is lost: an end
+                raise gpt.UserError(f"a line is not UTF-8 ({error.reason}): type  iconv -f latin1 -t utf-8 "
+                                    "FILE | python gpt.py chat") from None
             except KeyboardInterrupt:
                 print("\n/quit leaves")
             except EOFError:
@@ -699,7 +711,7 @@ class Chat:
             with gpt.explain("/save FILE", OSError):
                 Path(rest).write_text(self.text, encoding="utf-8", errors="replace")
         elif word == "/load":
-            self.load({**self.asked, "run": [rest]})
+            self.load(with_run(self.asked, rest))
         elif rest and len(word) > 1 and option_named(word[1:]):
             name = option_named(word[1:])
             gpt.fill(gpt.SampleConfig, {name: rest})          # a wrong value is not kept
@@ -797,7 +809,7 @@ class JsonChat:
             name = request.pop("id", None)
             try:
                 if "load" in request:
-                    self.load({**self.asked, "run": [str(request["load"])]})
+                    self.load(with_run(self.asked, str(request["load"])))
                 elif "inside" in request:
                     self.look_inside(name, request)
                 else:
@@ -890,21 +902,24 @@ def windows_of(ids, T, stride):
     return gpt.torch.from_numpy(padded[where].clip(0)), gpt.torch.from_numpy(targets)
 
 def split_of_folder(lm, folder, split):
-    "-> ids and their text, from a folder that data.py made."
+    "-> ids and the text of each document, from a folder that data.py made."
     with gpt.explain(f"{folder} has no {split} split", OSError, ValueError, KeyError, TypeError):
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         dtype = np.dtype(meta["dtype"]).newbyteorder("<")
         ids = np.fromfile(folder / f"{split}.bin", dtype)
         state = meta["tokenizer"]
-    gpt.expect(state == lm.tokenizer.state, f"{folder} has another tokenizer than {lm.path}")
+    gpt.expect(state == lm.tokenizer.state, f"{folder} has another tokenizer than {lm.path}: give --data a "
+               "plain text file, which is read with the model's own")
     gpt.expect(len(ids) == meta.get(f"{split}_tokens", len(ids)), f"{folder}: {split}.bin was cut short; "
                "prepare it again")
     if len(ids):
         gpt.check_ids(ids, lm.config.vocab_size)
-    return ids, lm.tokenizer.decode(ids.tolist())
+    end_id = lm.tokenizer.end_id                              # is no text: data.py counts no bytes for it
+    parts = np.split(ids, np.flatnonzero(ids == end_id))
+    return ids, [lm.tokenizer.decode(part[part != end_id]) for part in parts]
 
 def split_of_text(lm, source, split, val_fraction, by_rows):
-    "-> ids and their text, from a text file or builtin."
+    "-> ids and the text, as the only document, from a text file or builtin."
     text = gpt.read_text(source)
     if split == "val":
         text = text[int((1 - val_fraction) * len(text)):]
@@ -912,7 +927,7 @@ def split_of_text(lm, source, split, val_fraction, by_rows):
     if by_rows:
         parts = [row for row in text.splitlines(keepends=True) if row.strip()]
     ids = np.concatenate([lm.tokenizer.encode_to_numpy(part) for part in parts])
-    return ids, text
+    return ids, [text]
 
 class Ensemble:
     "Several models as one, which expects what they expect on average."
@@ -936,13 +951,19 @@ def eval_command(asked):
     for other in lms[1:]:
         same = (other.tokenizer.state, other.config.block_size) == (lm.tokenizer.state, lm.config.block_size)
         gpt.expect(same, f"{other.path} has other tokens than {lm.path}, or another context")
-    data = {"data": o.data} if o.data else {}
-    config = gpt.fill(gpt.TrainConfig, {**lm.train_config, **data})
-    source = gpt.prepare(config, chosen=True)
+    trained_on = lm.train_config.get("data") or ""
+    config = gpt.fill(gpt.TrainConfig, {**lm.train_config, "data": o.data or trained_on})
+    source = config.data
+    gpt.expect(source, f"give --data: nobody knows what {lm.path} was trained on")
+    plain = source == "builtin" or Path(source).is_file() and not recipes.is_packed(Path(source))
+    other_tokens = config.vocab_size > 0 and source != trained_on  # are what data.py would learn from it
+    if not (plain and other_tokens):
+        source = gpt.prepare(config, chosen=True)
     if Path(source).is_dir():
-        ids, text = split_of_folder(lm, Path(source), o.split)
+        gpt.expect(not by_rows, f"--rows is for the lines of a text file: leave it out for {source}")
+        ids, texts = split_of_folder(lm, Path(source), o.split)
     else:
-        ids, text = split_of_text(lm, source, o.split, config.val_fraction, by_rows)
+        ids, texts = split_of_text(lm, source, o.split, config.val_fraction, by_rows)
     n, T = len(ids), lm.config.block_size
     gpt.expect(n > T, f"{source} has only {n} tokens: too few to evaluate on")
     if by_rows:
@@ -954,10 +975,10 @@ def eval_command(asked):
     rows = max(1, 2 ** 24 // (T * lm.config.vocab_size))
     model = Ensemble([lm.model for lm in lms])
     loss = gpt.mean_loss(model, windows, rows, contextlib.nullcontext, gpt.Ranks(str(lm.device)))
-    by_word = loss * n / max(1, len(text.split()))
+    by_word = loss * n / max(1, sum(len(text.split()) for text in texts))
     by_byte = None
     if lm.tokenizer.lossless:
-        by_byte = loss / math.log(2) * n / len(text.encode())
+        by_byte = loss / math.log(2) * n / sum(len(text.encode()) for text in texts)
     inputs, targets = windows
     found = {"checkpoint": ", ".join(str(lm.path) for lm in lms), "data": str(source), "split": o.split,
              "loss": loss,

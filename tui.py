@@ -139,14 +139,14 @@ class Tui(App):
     TABS = {"train": "Train", "watch": "Watch", "runs": "Runs", "chat": "Chat"}
     MODES = {"train": Train, "watch": Watch, "runs": Runs, "chat": Chat}
     BINDINGS = [
-        hidden("1,f2,alt+1", "switch_mode('train')", "Train: the screen"),
-        hidden("2,f3,alt+2", "switch_mode('watch')", "Watch: the screen"),
-        hidden("3,f4,alt+3", "switch_mode('runs')", "Runs: the screen"),
-        hidden("4,f5,alt+4", "switch_mode('chat')", "Chat: the screen"),
-        hidden("q,ctrl+c", "leave", "Quit, after a question"),
-        hidden("ctrl+q", "quit", "Quit"),
-        hidden("f10", "notices", "When a run ends: bell, notice or nothing"),
-        hidden("ctrl+p", "command_palette", "All commands, themes"),
+        hidden("1,f2,alt+1", "app.switch_mode('train')", "Train: the screen"),
+        hidden("2,f3,alt+2", "app.switch_mode('watch')", "Watch: the screen"),
+        hidden("3,f4,alt+3", "app.switch_mode('runs')", "Runs: the screen"),
+        hidden("4,f5,alt+4", "app.switch_mode('chat')", "Chat: the screen"),
+        hidden("q,ctrl+c", "app.leave", "Quit, after a question"),
+        hidden("ctrl+q", "app.quit", "Quit"),
+        hidden("f10", "app.notices", "When a run ends: bell, notice or nothing"),
+        hidden("ctrl+p", "app.command_palette", "All commands, themes"),
     ]
 
     def __init__(self, root=Path("runs"), run=None, gpt=HERE / "gpt.py", theme=None):
@@ -180,10 +180,10 @@ class Tui(App):
 
     def as_found(self, folder):
         "A run's folder under the name by which find_runs() finds it."
-        whole = folder.resolve()
-        if whole.parent == self.root.resolve():
+        whole = Path(os.path.abspath(folder))    # "." has no name to show or to change
+        if whole.parent.resolve() == self.root.resolve():
             return self.root / whole.name
-        return folder
+        return whole
 
     def on_mount(self):
         self.wake = asyncio.Event()
@@ -331,8 +331,9 @@ class Tui(App):
         while True:
             known = list(self.runs.values())
             read = await asyncio.to_thread(read_runs, self.root, known)
-            if self.chosen and self.chosen.state in LIVE and "cuda" in str(self.chosen.start.get("device")):
-                self.gpus = await asyncio.to_thread(gpus_at_work)
+            run = self.chosen
+            is_on_gpu = run and run.state in LIVE and "cuda" in str(run.start.get("device"))
+            self.gpus = await asyncio.to_thread(gpus_at_work) if is_on_gpu else []
             self.take(known, read)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.wake.wait(), 0.8)
@@ -401,6 +402,9 @@ class Tui(App):
 
     def launch(self, folder, flags):
         "Start `gpt.py train` as a process of its own, that outlives this one, and watch it."
+        if folder in self.ours():
+            self.notify(f"{folder.name} is still at work", severity="warning")
+            return
         detached = {"start_new_session": True}
         if os.name == "nt":
             detached = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
@@ -502,17 +506,27 @@ class Tui(App):
         settings = {"preset": preset, "level": level}
         for name, value in config.items():
             elsewhere = name in ("preset", "level", "resume", "presets", "out_dir")
-            if name in known and str(value) != str(known[name]) and not elsewhere:
+            is_own = name in known and (str(value) != str(known[name]) or self.catalog.is_ruled(preset, name))
+            if is_own and not elsewhere:
                 settings[name] = value
         if any(name in settings for name in LIMITS):  # one that is asked for unsets those of the preset
             settings |= {name: config[name] for name in LIMITS if config.get(name)}
         return settings
 
+    def ours(self):
+        "Folder -> Run, of those at work that were started from here."
+        runs = self.runs.items()
+        return {folder: run for folder, run in runs if run.process and run.process.poll() is None}
+
+    def is_taken(self, folder):
+        "Whether a run has begun in it, or was started from here and has not written a word yet."
+        return os.path.exists(folder / "metrics.jsonl") or folder in self.ours()
+
     def fresh_folder(self, name):
-        "The first of name, name-2, name-3 ... in which no run has begun."
+        "The first of name, name-2, name-3 ... that is not taken."
         for i in itertools.count(1):
             folder = self.root / (name if i == 1 else f"{name}-{i}")
-            if not os.path.exists(folder / "metrics.jsonl"):
+            if not self.is_taken(folder):
                 return folder
 
     def copy(self, text):
@@ -536,7 +550,7 @@ class Tui(App):
             bindings = [] if is_textuals else vars(owner).get("BINDINGS", [])
             for binding in Binding.make_bindings(bindings):
                 space, name, parameters = parse_action(binding.action)
-                can_be_done = space or owner is Tui or page.check_action(name, parameters)
+                can_be_done = space or page.check_action(name, parameters)
                 if binding.description and can_be_done:
                     keys, _ = found.setdefault(binding.description, ([], binding.action))
                     key = self.get_key_display(Binding(binding.key, ""))
@@ -553,7 +567,7 @@ class Tui(App):
 
     @work
     async def action_quit(self):
-        ours = [run for run in self.runs.values() if run.process and run.process.poll() is None]
+        ours = list(self.ours().values())
         if not ours:
             self.exit()
             return
@@ -573,7 +587,7 @@ class Tui(App):
     @work
     async def action_leave(self):
         "Quitting by a key that was perhaps meant for something else; pressed twice it is meant."
-        if any(run.process and run.process.poll() is None for run in self.runs.values()):
+        if self.ours():
             self.action_quit()
         elif await self.push_screen_wait(Leave("quit", "Leave this program?", q="quit")):
             self.exit()
@@ -596,6 +610,8 @@ def main():
     gc.set_threshold(20_000)                     # looking for garbage makes keys wait,
     sys.setswitchinterval(0.001)                 # and so do the threads that read, for 5 ms at a time
     app = Tui(Path(asked.runs), asked.run, theme=asked.theme)
+    if asked.theme and asked.theme not in app.available_themes:
+        raise SystemExit(f"error: --theme {asked.theme}: there are {', '.join(sorted(app.available_themes))}")
     is_terminal = sys.stdout.isatty()
     if is_terminal:
         print(end="\x1b[22;0t", flush=True)      # the terminal keeps its title

@@ -90,6 +90,8 @@ def written(value):
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:g}"
+    if value == []:                              # of a field that may hold several
+        return ""
     return str(value)
 
 

@@ -1,4 +1,5 @@
 """What gpt.py offers to train: presets, fields and the rules for what is typed into them."""
+import json
 import math
 
 from runs import number
@@ -53,6 +54,11 @@ class Catalog:
         "All values of a preset at a level, and what it costs."
         about = self.presets.get(preset) or {}
         return about.get(level or about.get("level", "char")) or {}
+
+    def is_ruled(self, preset, name):
+        "Whether the preset has a rule that chooses this value anew for each text and by the speed measured."
+        rule = self.presets.get(preset, {}).get("rule")
+        return f'"{name}"' in json.dumps(rule)
 
     def read(self, name, text):
         "What is typed -> a value of the field's type, or ValueError that says what was expected."

@@ -192,14 +192,15 @@ class Chart(Widget, can_focus=True):
         if self.log_x:
             points = [(math.log10(p[0]), *p[1:]) for p in points if p[0] > 0]
         if self.log_y:
-            points = [(p[0], *(math.log10(max(y, 1e-9)) for y in p[1:])) for p in points]
+            points = [p for p in points if all(y > 0 for y in p[1:])]  # the others have no place there
+            points = [(p[0], *map(math.log10, p[1:])) for p in points]
         return points
 
     def range(self):
         xs = []
         for curve in self.curves:
-            few = self.scaled([*curve.points[:2], curve.points[-1]])
-            xs.extend(point[0] for point in few)
+            few = [*curve.points[:2], curve.points[-1]]
+            xs.extend(x for x, in self.scaled([point[:1] for point in few]))
         low = min(xs, default=0)
         high = max(xs, default=1)
         if high == low:                          # ten, since steps are whole numbers

@@ -4,7 +4,7 @@ import time
 from textual import work
 from textual.binding import Binding
 
-from runs import AXES
+from runs import AXES, clean
 from screens.basics import hidden
 from screens.chart import Chart, as_csv, as_svg
 from screens.shared import Ask, Page
@@ -68,6 +68,7 @@ class Charted(Page):
         path = self.app.root / f"{'-'.join(names)}.{suffix}"
         trouble = ""
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             if kind == "c":
                 path.write_text(as_csv(chart), encoding="utf-8")
             elif kind == "s":
@@ -77,7 +78,7 @@ class Charted(Page):
                 code, _, said = await self.app.ask("plot", *folders, "--out", str(path))
                 trouble = said if code else ""
         except OSError as e:
-            trouble = e.strerror
+            trouble = f"{clean(path)}: {e.strerror}"
         if trouble:
             self.notify(trouble, severity="error")
         else:

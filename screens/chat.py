@@ -94,6 +94,7 @@ look inside one: what each layer would have said, and where its heads looked. F6
 
     HIGH = 38                                    # rows from which there is room for Choice below the knobs
     LEAST = 0.001                                # what was less likely is not worth a look
+    USUAL = "enter send · ctrl+j new line"
 
     def __init__(self):
         super().__init__()
@@ -132,7 +133,7 @@ look inside one: what each layer would have said, and where its heads looked. F6
 
     def on_mount(self):
         prompt = self.query_one(Prompt)
-        prompt.border_subtitle = "enter send · ctrl+j new line"
+        prompt.border_subtitle = self.USUAL
         prompt.focus()
         self.set_interval(1 / 8, self.flush)
         self.set_interval(1, lambda: self.busy and self.show_choice())  # more often nobody could read
@@ -274,6 +275,7 @@ look inside one: what each layer would have said, and where its heads looked. F6
 
     async def begin(self, turns, instead=None):
         "Let each voice answer: turns and what they replace, by voice. All of them by the same dice."
+        self.replace([])
         self.point_nowhere()
         settings = self.settings()
         replaced = instead or {}
@@ -287,8 +289,8 @@ look inside one: what each layer would have said, and where its heads looked. F6
             self.notify("It is still writing: esc stops it")
             return
         prompt = self.query_one(Prompt)
-        if prompt.text and not self.waits:       # what waited goes to what was loaded for it
-            for voice in self.voices:
+        for voice in [] if self.waits else self.voices:  # what waited goes to what was loaded for it
+            if prompt.text or not voice.ready:
                 voice.catch_up()
         able = [voice for voice in self.voices if voice.ready]
         if not able or any(voice.is_loading for voice in self.voices):
@@ -302,7 +304,6 @@ look inside one: what each layer would have said, and where its heads looked. F6
             self.action_on()
             return
         instead = {turn.voice: turn for turn in self.editing}
-        self.editing = []
         is_dialogue = self.knob("mode") == "dialogue"
         turns = {}
         for voice in able:
@@ -340,6 +341,7 @@ look inside one: what each layer would have said, and where its heads looked. F6
             chat.remove_class("-knobs")
             self.query_one(Prompt).focus()
         elif self.focused is self.query_one(Prompt):
+            self.replace([])
             said.focus()
         else:
             self.query_one(Prompt).focus()
@@ -356,6 +358,7 @@ look inside one: what each layer would have said, and where its heads looked. F6
     def action_on(self):
         if self.busy:
             return
+        self.replace([])
         self.point_nowhere()
         settings = self.settings()
         for voice, turn in self.answered().items():
@@ -370,7 +373,6 @@ look inside one: what each layer would have said, and where its heads looked. F6
     def action_edit(self):
         if not self.turns or self.busy:
             return
-        self.editing = list(self.answered().values())
         last = self.turns[-1]
         prompt = self.query_one(Prompt)
         prompt.text = last.shown
@@ -378,9 +380,22 @@ look inside one: what each layer would have said, and where its heads looked. F6
             prompt.text = last.shown.rstrip("\n")
         prompt.move_cursor(prompt.document.end)
         prompt.focus()
+        self.replace(list(self.answered().values()))
+
+    def replace(self, turns):
+        "What is sent next stands in the place of these Turns."
+        self.editing = turns
+        what = "replaces the last answer · " if turns else ""
+        self.query_one(Prompt).border_subtitle = f"{what}{self.USUAL}"
+
+    @on(TextArea.Changed)
+    def typed(self, event):
+        if not event.text_area.text:             # nobody wants that text any more
+            self.replace([])
 
     @work
     async def action_new(self):
+        self.replace([])
         await self.query(Turn).remove()
         for voice in self.voices:
             voice.used = 0

@@ -18,6 +18,7 @@ from screens.basics import BARS, DIM, KEY, Words, bits, hidden
 
 WORD = re.compile(r"[^\W\d_]{3,}")               # shorter ones are hit by chance
 ANY_WORD = re.compile(r"[^\W\d_]+")              # and these are known by the one beside them
+PACKED = {".gz", ".zst", ".bz2", ".xz", ".zip", ".parquet"}  # files whose bytes are no text
 MOST_TEXT = 20_000_000                           # bytes that are read to know a text's words
 PLAYING_SECONDS = 10                             # that all samples take together
 SLOWEST = 0.8                                    # seconds a sample is shown while they are played, at most
@@ -57,7 +58,7 @@ def vocabulary(data, look_for=words_of):
     """-> all words of a training text, or what else is looked for in it, and what it is called. Where it is
     not at hand: of Python's manual."""
     path = Path(data)
-    if plain_file(path):
+    if plain_file(path) and path.suffix.lower() not in PACKED:
         with contextlib.suppress(OSError), open(path, "rb") as file:
             text = file.read(MOST_TEXT).decode("utf-8", "replace")
             return look_for(text), f"its training text, {clean(path.name)}"

@@ -44,7 +44,8 @@ def best_bits(run):
 
 def delete_run(folder):
     "Delete what a run consists of and nothing else. -> what is wrong, or nothing"
-    ours = re.compile(r"config\.json|metrics\.jsonl|train\.log|control|.+\.(pt|tmp)|chat-.+")
+    ours = re.compile(r"config\.json|metrics\.jsonl|train\.log|control|.+\.(pt|tmp)|chat-.+"
+                      r"|events\.out\.tfevents\..+")
     try:
         for path in list(folder.iterdir()):
             if ours.fullmatch(path.name):
@@ -409,8 +410,10 @@ marked, the chart shows the one under the cursor. A click on a column's title so
             return
         names = ", ".join(run.name for run in runs)
         text = f"Delete {names}, checkpoints and all?"
+        trashes = sorted({run.folder.parent / TRASH for run in runs})
+        back = ": u brings it back" if trashes == [self.app.root / TRASH] else ""  # the one that u looks into
         answer = await self.app.push_screen_wait(Ask(
-            "delete", text, y=f"move to {self.app.root / TRASH}: u brings it back",
+            "delete", text, y=f"move to {', '.join(map(str, trashes))}{back}",
             x="delete for good, which makes room on the disk",
         ))
         if not answer:

@@ -128,7 +128,6 @@ model gets it: a block is a token."""
             self.broken(trouble)
             return
         self.remove_class("-broken")
-        self.refresh_bindings()
         table = self.query_one("#recipes", DataTable)
         names = list(self.app.catalog.presets)
         if self.preset not in names:
@@ -136,6 +135,7 @@ model gets it: a block is a token."""
         self.fill_table()
         if not self.has_form:
             await self.mount_fields()
+        self.refresh_bindings()                  # whose keys need the fields
         if self.has_form:
             self.choose(self.preset)
             self.show()
@@ -339,8 +339,21 @@ model gets it: a block is a token."""
         name = re.sub(r"[^\w.-]+", "-", name)
         return self.app.fresh_folder(name).name
 
-    def is_taken(self, name):
-        return os.path.exists(self.app.root / name / "metrics.jsonl")  # a name too long is none
+    def renew_name(self):
+        "Unless somebody typed one: runs may have begun meanwhile."
+        if "run" not in self.edited:
+            with self.prevent(Input.Changed):
+                self.query_one("#run", Input).value = self.fresh_name()
+
+    def on_screen_resume(self):
+        if not self.has_form:
+            return
+        # What was wrong with a text may be mended, or it is fetched by now: that is asked again.
+        self.looked_at = {flags: text for flags, text in self.looked_at.items() if "why" not in text}
+        answers = self.answers.items()
+        self.answers = {flags: answer for flags, answer in answers if "why" not in (answer[1] or {})}
+        self.renew_name()
+        self.check()
 
     @on(Knob.Changed, "#level")
     def another_level(self):
@@ -358,9 +371,8 @@ model gets it: a block is a token."""
             self.edited.pop(name, None)
         else:
             self.edited[name] = event.value
-        if name == "data" and "run" not in self.edited:
-            with self.prevent(Input.Changed):
-                self.query_one("#run", Input).value = self.fresh_name()
+        if name == "data":
+            self.renew_name()
         self.check()
 
     def texts(self):
@@ -381,7 +393,7 @@ model gets it: a block is a token."""
         looks_like_a_path = re.search(r"[\\/]|\.\w+$", data) and ":" not in data[2:]
         if not fit_for_a_name(run):
             found["run"] = "run: a name without / \\ : * ? \" < > |"
-        elif self.is_taken(run):
+        elif self.app.is_taken(self.app.root / run):
             found["run"] = f"run: there is one of the name {run}"
         if not data:
             found["data"] = "data: a text file, a folder made by data.py, a name, or builtin"
@@ -671,7 +683,7 @@ model gets it: a block is a token."""
         if action == "look" and self.has_room_for_text:
             return False                         # it is there anyway
         if action in ("start", "data", "more", "copy", "look"):
-            return bool(self.app.catalog) and not broken
+            return bool(self.app.catalog) and self.has_form and not broken
         return True
 
     @on(Input.Submitted)

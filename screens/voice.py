@@ -87,8 +87,10 @@ class Voice(Vertical):
             return self.path.stat().st_mtime_ns
 
     def catch_up(self):
-        "Load the file once more if training has written to it since."
-        if self.ready and self.last_written() not in (None, self.written):
+        "Load the file once more if its process is gone, or if training has written to it since."
+        if self.trouble and not self.ready:
+            self.load(self.path)
+        elif self.ready and self.last_written() not in (None, self.written):
             self.notify(f"{self.path.name} has newer weights: loading them")
             self.load(self.path)
 
@@ -192,11 +194,13 @@ class Voice(Vertical):
         welcome.display = bool(texts)
 
     def welcome(self):
-        "What is said before there is a conversation."
+        "What is said before there is a conversation, or below it if something went wrong."
         is_dialogue = self.screen.knob("mode") == "dialogue"
         if self.trouble:
-            return [("It does not work:\n", "bold $text-error"), clean(self.trouble), "\n\n", ("ctrl+o", KEY),
-                    " opens another checkpoint."]
+            told = [("It does not work:\n", "bold $text-error"), clean(self.trouble)]
+            if self.ready:                       # it was this request, not the model
+                return told
+            return [*told, "\n\n", ("enter", KEY), " loads it again, ", ("ctrl+o", KEY), " another one."]
         if not self.path:
             return [("No model yet. ", "bold"), "To talk you need a trained one.\n\n",
                     ("esc 1", KEY), " trains one: nano takes a minute or two.\n",
@@ -283,7 +287,7 @@ class Voice(Vertical):
             version.display = version is turn
         self.query_one("#welcome").display = False
         turn.voice = self
-        await self.query_one("#turns").mount(turn)
+        await self.query_one("#turns").mount(turn, before="#welcome")
         self.ask(turn, settings)
 
     def ask(self, turn, settings):

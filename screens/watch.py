@@ -94,6 +94,8 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
     ]
     ABOUT_A_RUN = ("control", "stop", "kill", "resume", "anew", "chat", "lapse", "log_pane", "smooth", "log",
                    "chart", "copy", "metric", "axis", "export", "find", "next", "stop_finding")  # actions
+    ABOUT_THE_PRESENT = ("log_pane", "smooth", "log", "chart", "metric", "axis", "export", "find", "next",
+                         "stop_finding")         # those about what the time-lapse covers
     METRICS = ["loss", *list(METRICS)[2:]]       # the losses are shown in one
     metric = "loss"
     LOG_LINES = 300                              # of its end
@@ -117,6 +119,8 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         self.share = 0.05                        # how much the loss is smoothed
         self.hits = []                           # lines of the log that have what is looked for
         self.hit = None                          # the one of these that is shown
+        self.hit_line = ""                       # what stands there
+        self.log_lines = []                      # all that are shown
         self.footer_is_for = None
         self.asked_presets = False
 
@@ -314,6 +318,10 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         find = self.query_one("#find", Input).value
         pattern = re.compile(re.escape(find) if find else r"(?!)", re.IGNORECASE)
         self.hits = [at for at, line in enumerate(lines) if pattern.search(line)]
+        if self.hit is not None:                 # as the log grew, its first lines went
+            moved = [at for at in self.hits if at <= self.hit and lines[at] == self.hit_line]
+            self.hit = max(moved, default=None)
+        self.log_lines = lines
         parts = []
         for at, line in enumerate(lines):
             look = "$text-error" if BAD_NEWS.search(line) else ""
@@ -426,6 +434,8 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         run = self.run
         if not run:
             return action not in self.ABOUT_A_RUN
+        if action in self.ABOUT_THE_PRESENT and self.query("#watch.-lapse"):
+            return False
         live = run.state in LIVE
         if action == "control":
             return live and run.state != "starting" and self.takes(parameters[0])
@@ -480,10 +490,12 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         if not await self.app.push_screen_wait(Ask("kill", text, k="kill it")):
             return
         if run.process:
+            run.killed = True
             run.process.kill()
         elif run.ask_lock() and type(pid) is int and pid > 1 and os.name == "posix":
             try:
                 os.kill(pid, 9)
+                run.killed = True
             except OSError as e:                 # of another user, or on another machine
                 self.notify(f"process {pid}: {e.strerror}", severity="warning")
         else:
@@ -601,6 +613,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
             ahead = [at for at in self.hits if (at - self.hit) * by > 0]
         ahead = ahead or self.hits               # from an end on to the other one
         self.hit = ahead[0] if by > 0 else ahead[-1]
+        self.hit_line = self.log_lines[self.hit]
         self.show_log(self.run)
         pane = self.query_one("#log")
         y = self.query_one("#log Words", Words).row_of("line", self.hit)
@@ -625,6 +638,7 @@ Bright line: training loss, smoothed; dim: each reading; dots: validation; the s
         else:
             lapse.halt()
             self.set_focus(None)
+        self.refresh_bindings()
 
     def action_smooth(self):
         order = list(SMOOTHING)
