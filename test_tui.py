@@ -805,7 +805,7 @@ def test_how_long_it_takes_is_said_before_the_start(root, fake):
             values = {**app.catalog.recipe(name), "fits": True, "usual_flops_per_s": 1.2e11, **more}
             return page.verdict(values).plain
 
-        assert said("nano") == "86 s" and said("laptop") == "3 min" and said("stories") == "2 months"
+        assert said("nano") == "2 min" and said("laptop") == "3 min" and said("stories") == "2 months"
         assert said("nano", usual_flops_per_s=None) == "yes"  # a card that is not known
         assert "by its size alone" in shown(page, "#estimate")
         (root / "mine").mkdir(parents=True)
