@@ -632,7 +632,7 @@ def test_control_of_any_bytes_is_taken_away(place, house):
     patch = """
 def tell(step):
     if step == 3:
-        open('r/control', 'wb').write(b'\\xff\\xfe\\x00stop')
+        open('r/control', 'wb').write(b'\\xff\\xfe\\x00no word')
     if step == 5:
         print('left' if os.path.exists('r/control') else 'taken')
         os.path.exists('r/control') and os.remove('r/control')

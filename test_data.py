@@ -347,11 +347,12 @@ def test_every_format_in_every_packing(kind, packed, place):
 
 def test_field(place):
     for kind in (".csv", ".jsonl", ".parquet"):
-        Path("d" + kind).write_bytes(FORMATS[kind](DOCUMENTS, "body"))
-        assert "\n\n".join(texts(make(f"d{kind}", "--field", "body"))) == JOINED
-        fails(f"d{kind}", told="has no field text: give --field, and of id, body")
+        file = f"{kind[1:]}{kind}"
+        Path(file).write_bytes(FORMATS[kind](DOCUMENTS, "body"))
+        assert "\n\n".join(texts(make(file, "--field", "body"))) == JOINED
+        fails(file, told="has no field text: give --field, and of id, body")
         if kind != ".csv":  # where all is text
-            fails(f"d{kind}", "--field=id", told="holds no text")
+            fails(file, "--field=id", told="holds no text")
 
 
 def test_documents_are_joined_by_end_of_text_or_blank_line(place):

@@ -560,7 +560,7 @@ def test_a_run_ends_with_how_good_that_is_and_what_to_try_next(place):
     assert said(3.0, level="bpe").endswith("--preset micro --level bpe")  # which learns its own
     longer = said(1.5, "time", preset="laptop", level="char", data="shakespeare", max_minutes=3, n_embd=64)
     assert longer.endswith("--preset laptop --max_minutes 6 --level char --data shakespeare --n_embd 64")
-    assert said(5.5, steps=99) == f"5.50 per word: nano usually comes to {usual}. {short}80{of_it}"
+    assert said(5.5, steps=99) == f"5.50 per word: nano usually comes to {usual}. {short}35{of_it}"
     enough = said(1.5, preset="laptop", level="char", data="shakespeare")
     assert enough == f"1.50 per character: laptop usually comes to 1.45. {short}15{of_it}"
     more = said(1.5, "time", preset="laptop", level="char", data="shakespeare", max_minutes=3)
