@@ -18,8 +18,8 @@ model -> loss -> optimizer -> checkpoint -> sampling -> text; then devices, the 
 Who wants to know how GPTs are trained reads batches, model, optimizer, sampling and train() first: they are
 550 lines; much of the rest is there so that nothing is lost. What else one does with runs is in tools.py.
 """
-import argparse, base64, codecs, contextlib, copy, ctypes, dataclasses, difflib, functools, hashlib, itertools
-import json, math, mmap, os, platform, re, shlex, signal, subprocess, sys, threading, time, zipfile
+import argparse, base64, codecs, contextlib, copy, ctypes, dataclasses, difflib, errno, functools, hashlib
+import itertools, json, math, mmap, os, platform, re, shlex, signal, subprocess, sys, threading, time, zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -1065,10 +1065,9 @@ def load_checkpoint(path):
             damaged = archive.testzip()
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         version = int(checkpoint["version"])
-    except (OSError, MemoryError):                            # of a file that may be well
-        raise
     except Exception as error:                                # a damaged file can raise anything
-        if out_of_memory(error):
+        unread = isinstance(error, OSError) and error.errno != errno.EINVAL  # which a wrong place in it gives
+        if unread or out_of_memory(error):                    # the file may be well
             raise
         raise UserError(f"{path} is no checkpoint of gpt.py, or a part of one") from error
     expect(not damaged, f"{path} is damaged: the checksum of {damaged} is wrong")
@@ -1929,7 +1928,7 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
             progress.best_val_loss, progress.best_step = before
         if progress.evals_since_best == 3 and not self.warned_of_rise:
             self.warned_of_rise = True
-            why = "training loss rises, too. A lower --learning_rate and --muon_lr would help"
+            why = "training loss is no lower. A lower --learning_rate and --muon_lr may help"
             if train_loss < progress.best_val_loss:
                 why = ("the model learns the text by heart. best.pt keeps the best; more text or --dropout "
                        "would help")

@@ -674,7 +674,9 @@ def about_data(source, config):
 
 def look_at_data(source, config):
     places = [Path(source)]
-    if gpt.beside("data.py"):
+    plain = places[0].is_file() and not is_packed(places[0])
+    own_bpe = config.level == "bpe" and config.vocab_size
+    if gpt.beside("data.py") and (own_bpe or not plain):      # else the file itself is trained on
         data = gpt.other_file("data")
         options = gpt.fill(data.Options, vars(config))
         options.sources = [source]
@@ -685,7 +687,6 @@ def look_at_data(source, config):
             length = bytes_of_folder(folder)
             tokens = len(corpus.train) + len(corpus.val)
             return judged(corpus.tokenizer, corpus.train[:READ_TO_JUDGE], length, tokens, False)
-    own_bpe = config.level == "bpe" and config.vocab_size
     gpt.expect(not own_bpe, "its own BPE is learned when training begins")
     if source == "builtin":
         text = gpt.read_text(source)

@@ -2174,6 +2174,10 @@ def test_a_checkpoint_that_cannot_be_read_is_not_called_damaged(place, monkeypat
         patch.setattr(torch, "load", raises(RuntimeError("DefaultCPUAllocator: can't allocate memory")))
         with pytest.raises(RuntimeError, match="can't allocate"):
             gpt.train(resume="run", max_iters=12)
+    with monkeypatch.context() as patch:
+        patch.setattr(gpt.zipfile, "ZipFile", raises(OSError(22, "Invalid argument")))  # a place before its start
+        with pytest.raises(gpt.UserError, match="is no checkpoint of gpt.py, or a part of one"):
+            gpt.train(resume="run", max_iters=12)
     assert Path("run/latest.pt").read_bytes() == before
 
 

@@ -673,7 +673,8 @@ class Chat:
         print(MANUAL)
 
     def load(self, asked):
-        self.lm = gpt.load_asked(asked)
+        with gpt.explain("the checkpoint can't be read", OSError, MemoryError):
+            self.lm = gpt.load_asked(asked)
         print(f"{self.lm.path}, {self.lm.precision}")
 
     def run(self):
