@@ -102,6 +102,9 @@ def hush():
 @contextlib.contextmanager
 def errors_told():
     "A mistake becomes a line and an exit status. Anything else is a bug and keeps its traceback."
+    for stream in sys.stdout, sys.stderr:
+        with contextlib.suppress(AttributeError):             # of what stands in for a file
+            stream.reconfigure(encoding="utf-8", errors="replace")  # Windows would write in a code page
     try:
         yield
         sys.stdout.flush()                                    # a full disk is told here, not at Python's exit
@@ -695,8 +698,6 @@ def run_command(command, asked):
         sample_command(asked)
 
 if __name__ == "__main__" and IS_FILE:
-    for stream in sys.stdout, sys.stderr:                     # Windows writes files in a code page
-        stream.reconfigure(encoding="utf-8", errors="replace")
     # What needs no torch ends here, before it takes its second to load; the rest runs at the end of the file.
     sys.modules["gpt"] = sys.modules["__main__"]              # `import gpt` in tools.py gets this module
     with errors_told():
@@ -1111,7 +1112,7 @@ def open_checkpoint(source=""):
     source = str(source)
     place = Path(source)
     elsewhere = source.startswith(("gpt2", "hf:")) and not place.exists()
-    if source and place.is_dir() and not (has_checkpoint(place) or holds_run(place)):
+    if source and place.is_dir() and not holds_run(place):
         elsewhere = (place / "config.json").exists() or (place / "ckpt.pt").exists()
     if not elsewhere:
         path = find_checkpoint(source)
@@ -1562,16 +1563,16 @@ def find_run(asked):
         return check_parts(load_checkpoint(best), best), path.parent, [f"{error}. Going on from best.pt"]
 
 def holds_run(folder):
-    "Whether a run has begun there: its log is not empty."
+    "Whether a run has begun there: its log is not empty, or somebody has brought a checkpoint."
     log = folder / "metrics.jsonl"
-    return log.exists() and log.stat().st_size > 0
+    return (log.exists() and log.stat().st_size > 0) or has_checkpoint(folder)
 
 def new_log(config):
     "-> the log of a new run: in --out_dir, or in the first free one of runs/nano-char, runs/nano-char-2, ..."
     if config.out_dir:
         folder = Path(config.out_dir)
         expect(not config.colab_drive, "--colab_drive chooses the folder: leave --out_dir out")
-        taken = (holds_run(folder) or has_checkpoint(folder)) and config.resume != "auto"
+        taken = holds_run(folder) and config.resume != "auto"
         expect(not taken, f"{folder} holds a run: add --resume to go on, or take another --out_dir")
         return open_log(folder)
     root = RUN_ROOTS[1] if config.colab_drive else RUN_ROOTS[0]
@@ -1583,7 +1584,7 @@ def new_log(config):
     for i in itertools.count(1):
         folder = root / (f"{name}-{i}" if i > 1 else name)
         with contextlib.suppress(Busy):                       # another run that begins in this moment
-            if not (holds_run(folder) or has_checkpoint(folder)):
+            if not holds_run(folder):
                 return open_log(folder)
 
 class Busy(UserError):

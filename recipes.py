@@ -460,11 +460,15 @@ def is_packed(path):
     "Whether data.py has to unpack it, going by its name."
     return path.suffix.lower() in gpt.PACKED
 
+def is_plain_text(path):
+    "Whether it is a file that is read as it stands."
+    return path.is_file() and not is_packed(path)
+
 def bytes_a_character(source):
     "Of the beginning of a text that is here; 1, as in English, where nobody knows."
     with contextlib.suppress(OSError, gpt.UserError):
         for path in files_of(source):
-            if path.is_file() and not is_packed(path):
+            if is_plain_text(path):
                 with open(path, "rb") as file:
                     head = file.read(1 << 16)
                 text = head.decode("utf-8-sig", errors="ignore")  # its last character may be cut
@@ -674,9 +678,9 @@ def about_data(source, config):
 
 def look_at_data(source, config):
     places = [Path(source)]
-    plain = places[0].is_file() and not is_packed(places[0])
     own_bpe = config.level == "bpe" and config.vocab_size
-    if gpt.beside("data.py") and (own_bpe or not plain):      # else the file itself is trained on
+    as_it_stands = is_plain_text(Path(source)) and not own_bpe
+    if gpt.beside("data.py") and not as_it_stands:
         data = gpt.other_file("data")
         options = gpt.fill(data.Options, vars(config))
         options.sources = [source]

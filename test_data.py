@@ -496,6 +496,15 @@ def test_another_text_of_the_same_name_replaces_nothing(place):
     assert make(str(place / "b/log.txt")) == made
 
 
+def test_gpt_reads_the_name_of_a_folder_whatever_the_code_page(place, monkeypatch):
+    "As on Windows, where what is no terminal is written in an old one."
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
+    monkeypatch.setenv("PYTHONUTF8", "0")
+    Path("\u65e5\u8a18.jsonl").write_bytes(as_jsonl(DOCUMENTS))
+    config = gpt.TrainConfig(data="\u65e5\u8a18.jsonl")
+    assert gpt.prepare(config, chosen=True) == str(Path("data/\u65e5\u8a18-char"))
+
+
 def test_what_was_cut_is_made_again(place):
     Path("log.txt").write_text(TEXT)
     folder = make("log.txt")

@@ -390,7 +390,7 @@ def beside_bzip2(used, history):
     "A yardstick for a text of one's own: who guesses well what comes next could pack it well. Or nothing."
     bits = [row["bits_per_byte"] for row in history if row.get("bits_per_byte")]  # not where words are <unk>
     source = Path(used["data"])
-    small = source.is_file() and not recipes.is_packed(source) and source.stat().st_size < 1e8
+    small = recipes.is_plain_text(source) and source.stat().st_size < 1e8
     if not bits or not (small or used["data"] == "builtin"):
         return ""
     try:
@@ -956,7 +956,7 @@ def eval_command(asked):
     config = gpt.fill(gpt.TrainConfig, {**lm.train_config, "data": o.data or trained_on})
     source = config.data
     gpt.expect(source, f"give --data: nobody knows what {lm.path} was trained on")
-    plain = source == "builtin" or Path(source).is_file() and not recipes.is_packed(Path(source))
+    plain = source == "builtin" or recipes.is_plain_text(Path(source))
     other_tokens = config.vocab_size > 0 and source != trained_on  # are what data.py would learn from it
     if not (plain and other_tokens):
         source = gpt.prepare(config, chosen=True)

@@ -200,7 +200,8 @@ class Chart(Widget, can_focus=True):
         xs = []
         for curve in self.curves:
             few = [*curve.points[:2], curve.points[-1]]
-            xs.extend(x for x, in self.scaled([point[:1] for point in few]))
+            steps = [(x,) for x, *_ in few]      # without their values, of which an axis may have none
+            xs.extend(x[0] for x in self.scaled(steps))
         low = min(xs, default=0)
         high = max(xs, default=1)
         if high == low:                          # ten, since steps are whole numbers

@@ -289,9 +289,10 @@ look inside one: what each layer would have said, and where its heads looked. F6
             self.notify("It is still writing: esc stops it")
             return
         prompt = self.query_one(Prompt)
-        for voice in [] if self.waits else self.voices:  # what waited goes to what was loaded for it
-            if prompt.text or not voice.ready:
-                voice.catch_up()
+        if not self.waits:                       # what waited goes to what was loaded for it
+            for voice in self.voices:
+                if prompt.text or not voice.ready:
+                    voice.catch_up()
         able = [voice for voice in self.voices if voice.ready]
         if not able or any(voice.is_loading for voice in self.voices):
             self.waits = bool(prompt.text) and any(voice.is_loading for voice in self.voices)
