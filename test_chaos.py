@@ -591,7 +591,11 @@ before_step(hang_up)"""
 
 def test_a_reader_that_has_seen_enough_ends_no_training(place, house):
     "train | head -3"
-    broken = "reader, writer = os.pipe()\nos.dup2(writer, 1)\nos.close(writer)\nos.close(reader)"
+    broken = """
+reader, writer = os.pipe()
+os.close(reader)
+sys.stdout = open(writer, "w", encoding="utf-8")
+"""
     done = house.run("train", *flags(out_dir="r"), patch=broken)
     assert (done.status, done.err) == (0, "")
     assert saved("r")["progress"]["step"] == 10 and log("r")[-1]["reason"] == "done"
