@@ -46,6 +46,7 @@ import data
 with __import__("contextlib").suppress(ImportError):
     import tools
 torch.set_num_threads(1)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)       # even where these tests run under nohup
 gpt.make_optimizers(gpt.GPT(gpt.ModelConfig(vocab_size=9)), gpt.TrainConfig(), torch.float32)
 told = getattr(gpt, "errors_told", None) or gpt.problems_told
 

@@ -27,6 +27,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -94,14 +95,15 @@ def hub_finder(repo):
             folders.append(of_repo / "snapshots" / newest.read_text().strip())
         folders += of_repo.glob("snapshots/*/")
     weights = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
-    cached = any((folder / name).is_file() for folder in folders for name in weights)
+    whole = [folder for folder in folders if any((folder / name).is_file() for name in weights)]
+    cached = whole[0] if whole else None
+    revision = cached.name if cached else "main"              # files of two don't belong together
 
     def find(name):
-        for folder in folders:
-            if (folder / name).is_file():
-                return folder / name
+        if cached and (cached / name).is_file():
+            return cached / name
         try:
-            return gpt.other_file("data").download(f"{HUB}{repo}/resolve/main/{name}")
+            return gpt.other_file("data").download(f"{HUB}{repo}/resolve/{revision}/{name}")
         except gpt.RunError as error:
             if cached or getattr(error.__cause__, "code", None) == 404:  # a cache with weights is complete
                 return None
@@ -124,10 +126,7 @@ def from_hugging_face(find, source):
     config = shape_of(read_json(path), source)
     weights = read_weights(find, source)
     gpt.expect(isinstance(weights, dict), f"{source}: its weights have no names")
-    state = {}
-    for name, tensor in weights.items():
-        if not is_buffer(str(name)):
-            state[str(name).removeprefix("transformer.")] = tensor
+    state = {str(name).removeprefix("transformer."): tensor for name, tensor in weights.items()}
     tokenizer = read_tokenizer(find, source)
     return checkpoint_of(state, config, tokenizer, source)
 
@@ -247,6 +246,7 @@ def is_buffer(name):
 
 def checkpoint_of(state, config, tokenizer, source):
     "Names, shapes and the vocabulary are compared with those of the model that this is to become."
+    state = {name: tensor for name, tensor in state.items() if not is_buffer(name)}
     for name, tensor in state.items():
         numbers = gpt.torch.is_tensor(tensor) and tensor.layout == gpt.torch.strided
         gpt.expect(numbers and tensor.dim(), f"{source}: {name:.60} is no table of numbers")
@@ -269,7 +269,7 @@ def checkpoint_of(state, config, tokenizer, source):
         shapes = f"{list(tensor.shape)}, expected {list(like.shape)}"
         gpt.expect(fits, f"{source}: {name} has the shape {shapes}")
         weights[name] = tensor.float().contiguous()
-    strange = [name for name in state if name not in expected and not is_buffer(name)]
+    strange = [name for name in state if name not in expected]
     gpt.expect(not strange, f"{source} has a tensor that GPT-2 has not: {strange[:1]}")
     return {
         "version": gpt.CHECKPOINT_VERSION,
@@ -307,10 +307,10 @@ def read_word_level(vocab, find):
     texts = sorted(vocab, key=vocab.get)
     if sorted(vocab.values()) != list(range(len(texts))) or "" in texts:
         raise ValueError("its ids are not 0, 1, 2 and so on")
-    if all(len(text) == 1 for text in texts[1:]):
-        return gpt.CharTokenizer("".join(texts[1:]))
     settings = find("tokenizer_config.json")
     words = read_json(settings).get("words") if settings else None
+    if words is None and all(len(text) == 1 for text in texts[1:]):
+        return gpt.CharTokenizer("".join(texts[1:]))
     if not words or [word.lower() for word in words] != texts:
         raise ValueError("its words are no export of gpt.py")
     return gpt.WordTokenizer(words)
@@ -423,7 +423,6 @@ def add_flags(parser):
 
 def export_command(asked):
     options = gpt.fill(ExportConfig, asked)
-    gpt.check_known([options.to], TARGETS, "--to")
     gpt.expect(options.out, "--out DIR: the folder to make")
     pushable = not options.push or re.fullmatch(r"[\w.-]+/[\w.-]+", options.push)
     gpt.expect(pushable, f"--push {options.push}: expected OWNER/NAME")
@@ -447,10 +446,10 @@ class Run:
         self.checkpoint, path = gpt.open_checkpoint(source)
         self.lm = gpt.LM(*gpt.model_of(self.checkpoint, path))
         self.lm.path = path
-        path = Path(path)
-        self.name = path.name                                 # of a folder; of gpt2 or hf:OWNER/NAME
-        if path.is_file():
-            self.name = path.resolve().parent.name            # of a checkpoint: its run's
+        place = Path(path)
+        if place.exists():                                    # gpt2 and hf:OWNER/NAME are no places
+            place = place.resolve()                           # "." has no name
+        self.name = place.parent.name if place.is_file() else place.name  # of a checkpoint: its run's
 
     def text(self):
         "What it was trained on. Where that lies is nobody's business."
@@ -482,9 +481,12 @@ class Run:
         return " ".join(words)
 
 def without_folder(source):
-    "Where a text or a run lies on somebody's disk is nobody's business; it may lie there no more."
-    elsewhere = "://" in source or source.startswith("hf:")
-    return source if elsewhere else Path(source.replace("\\", "/")).name
+    "On whose disk a text or a run lies, and with which password it was fetched, is nobody's business."
+    if "://" in source and not source.startswith("file:"):
+        parts = urlsplit(source)
+        host = parts.netloc.rpartition("@")[2]                # user:password@host
+        return parts._replace(netloc=host, query="", fragment="").geturl()
+    return source if source.startswith("hf:") else Path(source.replace("\\", "/")).name
 
 @contextlib.contextmanager
 def whole_folder(folder):
@@ -548,6 +550,7 @@ def export_hf(lm, run, out):
         "eos_token_id": end,
         "do_sample": True,
         "temperature": gpt.SampleConfig.temperature,
+        "top_k": gpt.SampleConfig.top_k,                      # without, it would be 50
     }
     if lm.tokenizer.unknown_id is not None:
         generation["suppress_tokens"] = [lm.tokenizer.unknown_id]   # it stands for no text
@@ -753,6 +756,8 @@ GGUF_NAMES = {"wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm"
               "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output", "ln_2": "ffn_norm",
               "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"}
 
+GGUF_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "q8_0": "Q8_0"}
+
 def export_gguf(lm, run, out):
     level = lm.tokenizer.state["level"]
     gpt.expect(level != "word", "llama.cpp knows no tokens that are words: export this one with --to hf")
@@ -767,8 +772,8 @@ def export_gguf(lm, run, out):
     writer.add_head_count(c.n_head)
     writer.add_layer_norm_eps(1e-5)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    kinds = {"float32": "ALL_F32", "float16": "MOSTLY_F16", "bfloat16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
-    writer.add_file_type(gguf.LlamaFileType[kinds[run.dtype]])
+    kind = GGUF_DTYPES[run.dtype]
+    writer.add_file_type(gguf.LlamaFileType["ALL_F32" if kind == "F32" else f"MOSTLY_{kind}"])
     if level == "char":
         add_characters(gguf, writer, lm.tokenizer)
     else:
@@ -788,7 +793,11 @@ FROM ./model.gguf
 TEMPLATE \"\"\"{{{{ .Prompt }}}}\"\"\"
 PARAMETER num_ctx {context}
 PARAMETER temperature {warmth}
-"""
+PARAMETER top_k 0
+PARAMETER top_p 1
+PARAMETER min_p 0
+PARAMETER repeat_penalty 1
+"""                                                           # Ollama's own are 40, 0.9, 0 and 1.1
 
 def gguf_name(name):
     "h.0.attn.c_attn.weight -> blk.0.attn_qkv.weight"
@@ -807,8 +816,7 @@ def add_tensor(gguf, writer, name, tensor, dtype):
     if numbers.ndim == 1 or name == "position_embd.weight" or dtype == "float32":
         writer.add_tensor(name, numbers)
         return
-    kinds = {"float16": "F16", "bfloat16": "BF16", "q8_0": "Q8_0"}
-    kind = kinds[dtype]
+    kind = GGUF_DTYPES[dtype]
     if kind == "Q8_0" and numbers.shape[-1] % 32:             # it goes by blocks of 32
         kind = "F16"
     kind = gguf.GGMLQuantizationType[kind]

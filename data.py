@@ -103,15 +103,15 @@ class Options:
     val_fraction: float = gpt.KNOBS["val_fraction"]
     min_freq: int = gpt.KNOBS["min_freq"]
     vocab_size: int = gpt.KNOBS["vocab_size"]
-    sample_mb: int = gpt.knob(10, "learn an own bpe from so much of the text", "sample_mb >= 1")
+    sample_mb: int = gpt.knob(10, "learn a bpe from this many MB of the text", "sample_mb >= 1")
     name: str = gpt.knob("", "make data/NAME-LEVEL; empty: named like the source")
     field: str = gpt.knob("text", "what holds the text in a .jsonl, .csv, .parquet or dataset")
     separator: str = gpt.knob("", "what stands between two documents in a text file")
     strip_gutenberg: bool = gpt.knob(False, "leave out Project Gutenberg's header and licence")
     encoding: str = gpt.knob("utf-8-sig", "how text files are written: utf-16, cp1252 and so on")
-    errors: Literal["strict", "replace", "ignore"] = gpt.knob("strict", "what to do with bytes of no text")
-    shards: int = gpt.knob(0, "only so many of the files of a corpus; 0: all", "shards >= 0")
-    workers: int = gpt.knob(0, "how many chunks are encoded at a time; 0: one a core", "workers >= 0")
+    errors: Literal["strict", "replace", "ignore"] = gpt.knob("strict", "what to do with undecodable bytes")
+    shards: int = gpt.knob(0, "use only the first N files of a corpus; 0: all", "shards >= 0")
+    workers: int = gpt.knob(0, "chunks encoded at a time; 0: one per core", "workers >= 0")
     # No flags, so without help: what stands on the command line beside the flags, and the inputs behind it.
     sources: list = ()
     json: bool = False
@@ -130,6 +130,7 @@ def command_line(words):
     options = gpt.fill(Options, vars(asked))
     options.sources = asked.sources
     options.json = "json" in asked
+    gpt.expect(options.sources.count("-") < 2, "-, standard input, can be read only once")
     options.separator = options.separator.replace("\\n", "\n")  # as a shell hands it over
     if options.json:
         gpt.expect(options.sources == ["list"], "--json is for the list: python data.py list --json")
@@ -143,16 +144,16 @@ def find(source):
     "What a person may call a text -> what to train on and what to validate on: files, URLs, hf:..., -"
     gpt.expect(source, "an empty SOURCE: give a file, a folder, an address, or a name from the list that "
                "python data.py list shows")
+    if is_address(source):
+        with gpt.explain(f"{source} is no address", ValueError):
+            scheme = urlsplit(source).scheme
+        gpt.expect(scheme, f"{source} is no address: expected something like https://host/text.txt")
+        return [source], []
     path = Path(source)
     if path.is_dir():
         files = text_files(path)
         gpt.expect(files, f"{source} is a folder without any {' '.join(KINDS)}")
         return files, []
-    if "://" in source and not path.exists():
-        with gpt.explain(f"{source} is no address", ValueError):
-            scheme = urlsplit(source).scheme
-        gpt.expect(scheme, f"{source} is no address: expected something like https://host/text.txt")
-        return [source], []
     if path.exists() or source == "-" or source.startswith("hf:"):
         return [source], []
     if source in CORPORA:
@@ -160,6 +161,10 @@ def find(source):
     files = sorted(file for file in glob.glob(source, recursive=True) if os.path.isfile(file))
     gpt.expect(files, f"{source}: no such file, and no such corpus: {gpt.nearest(source, CORPORA)}")
     return files, []
+
+def is_address(source):
+    "os.path, since Path's own functions raise for long names; addresses with a signature are long."
+    return "://" in source and not os.path.exists(source)
 
 def text_files(folder):
     "Those in a folder and in the folders inside; nothing that is hidden, as .git is."
@@ -271,8 +276,8 @@ def alone(path):
 
 def raw_file(url):
     "Where a download is kept. The suffix stays, since it tells the format."
-    name = re.sub(r"[^\w.-]+", "_", unquote(Path(urlsplit(url).path).name))
-    return RAW / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name[-80:]}"
+    name = re.sub(r"[^\w.-]+", "_", unquote(Path(urlsplit(url).path).name), flags=re.ASCII)
+    return RAW / f"{hashlib.sha256(url.encode('utf-8', 'replace')).hexdigest()[:8]}-{name[-80:]}"
 
 def ask(url, **headers):
     "Follows redirects and honours proxy variables, as urllib does. The token goes to its own host only."
@@ -421,7 +426,7 @@ OPENERS = {".gz": gzip.open, ".zst": open_zst, ".bz2": bz2.open, ".xz": lzma.ope
 
 def documents(source, options):
     "All that one input holds."
-    path, _, pattern = source.partition("::")
+    path, _, pattern = (source, "", "") if os.path.exists(source) else source.partition("::")
     with readable(source):
         if source == "builtin":
             yield "\0" + gpt.read_text("builtin")
@@ -473,11 +478,16 @@ def marked(texts):
             yield "\0" + text
 
 def separated(blocks, separator):
-    rest = ""
+    begun, end = [], ""                                       # of a document; its end may begin a separator
     for block in blocks:
-        *texts, rest = (rest + block).split(separator)
-        yield from texts
-    yield rest
+        *texts, rest = (end + block).split(separator)
+        for text in texts:
+            yield "".join(begun) + text
+            begun = []
+        sure = max(0, len(rest) - len(separator) + 1)
+        begun.append(rest[:sure])
+        end = rest[sure:]
+    yield "".join(begun) + end
 
 def rows_of(file, kind, options):
     "A table's rows, as dicts."
@@ -617,6 +627,8 @@ def spread(work, chunks, options, tokenizer_state=None):
         yield from map(work, chunks)
         return
     workers = options.workers or core_count()
+    if sys.platform == "win32":
+        workers = min(workers, 61)                            # it can wait for no more
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     killed = "a worker process was killed, maybe for want of memory: try --workers 1"
     with ProcessPoolExecutor(workers, context, start_worker, (tokenizer_state,)) as pool:
@@ -832,10 +844,10 @@ def save_json(path, value):
 
 def load_json(path):
     "-> what is in a file; nothing if there is none, or not a whole one"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
 
 def write(options, part, found):
     "Encodes into the folder part, from where an earlier call was stopped. -> meta"
@@ -877,13 +889,13 @@ def write(options, part, found):
 
 def prepare(options):
     "-> the folder, made unless it is here already."
-    options.train, options.val = find_all(options.sources)
-    options.train = options.train[:options.shards or None]
+    options.train, options.val = find_all(options.sources, options.shards)
     first = options.sources[0]
-    corpus = Corpus("", "", [])
-    if first in CORPORA and not Path(first).exists():
-        corpus = CORPORA[first]
-    options.separator = options.separator or corpus.separator
+    known = [source for source in options.sources if source in CORPORA and not os.path.exists(source)]
+    corpora = [CORPORA[source] for source in known]
+    corpus = corpora[0] if corpora and len(options.sources) == 1 else Corpus("", "", [])
+    separators = [one.separator for one in corpora if one.separator]
+    options.separator = options.separator or "".join(separators[:1])
     folder = folder_of(options)
     part = folder.with_name(folder.name + ".part")
     with alone(folder), gpt.explain(f"{part} can't be written", OSError, kind=gpt.RunError):
@@ -891,6 +903,13 @@ def prepare(options):
         meta = load_json(folder / "meta.json")
         if meta.get("recipe") == recipe and is_whole(folder, meta):
             return report(folder, meta, "is already here")
+        if corpus.train and not options.shards and is_beginning(meta.get("recipe", {}), recipe) \
+                and is_whole(folder, meta):
+            print(f"note: {folder} has the first files of {first}; --shards {len(options.train)} takes all",
+                  file=sys.stderr)
+            return report(folder, meta, "is already here")
+        ours = meta or not folder.exists() or not any(folder.iterdir())
+        gpt.expect(ours, f"{folder} is there, and data.py did not make it: give a --name")
         if not options.name and meta.get("recipe"):
             check_name(folder, meta, recipe)
         meta = load_json(part / "meta.json")
@@ -902,7 +921,7 @@ def prepare(options):
                 part.mkdir(parents=True)
                 found = {**survey(options), "recipe": recipe}
                 save_json(part / "survey.json", found)
-            if corpus.edition and len(options.sources) == 1 and not options.strip_gutenberg:
+            if corpus.edition and not options.strip_gutenberg:
                 note_an_edit(first, corpus.edition, found)
             meta = {**write(options, part, found), "source": " ".join(options.sources), **found}
             save_json(part / "meta.json", meta)
@@ -910,6 +929,11 @@ def prepare(options):
         for notes in ("survey.json", "progress.json"):        # not before: an error would cost all the work
             (folder / notes).unlink(missing_ok=True)
     return report(folder, meta, "is ready")
+
+def is_beginning(made, recipe):
+    "Whether a folder was made of a corpus's first files (--shards), and else in the same way."
+    begun = str(made.get("files", "")).removesuffix("]") + ", "
+    return recipe["files"].startswith(begun) and {**made, "files": ""} == {**recipe, "files": ""}
 
 def is_whole(folder, meta):
     "Whether no file of it was lost or cut since."
@@ -924,13 +948,14 @@ def check_name(folder, meta, recipe):
     gpt.expect(earlier & now, f"{folder} holds another text, made from {meta['source']:.200}: "
                               f"python data.py ... --name NAME makes a folder of its own for this one")
 
-def find_all(sources):
+def find_all(sources, shards=0):
+    "shards: of each source, the first so many files alone"
     train = []
     val = []
     for source in sources:
         with gpt.explain(f"{source:.200} can't be looked through", OSError, kind=gpt.RunError):
             found_train, found_val = find(source)
-        train += found_train
+        train += found_train[:shards or None]
         val += found_val
     return train, val
 
@@ -947,10 +972,12 @@ def folder_of(options):
         name = "text"
     if name == "-":
         name = "stdin"
+    if is_address(name):
+        name = unquote(urlsplit(name).path)                   # without a signature
     place = Path(name.split("*")[0])                          # of a/*.txt: a
     whole = options.name or place.is_dir() or name.startswith("hf:")
     name = place.name if whole else place.stem                # of a/b.txt: b
-    name = re.sub(r"[^\w.-]", "_", name) or "text"
+    name = re.sub(r"[^\w.-]", "_", name)[:60] or "text"
     variant = ""
     if options.level == "word" and options.min_freq != gpt.KNOBS["min_freq"].default:
         variant = options.min_freq
@@ -980,6 +1007,7 @@ def stamp_of(source):
 
 def make_local(options):
     "Fetches what is elsewhere: from now on the inputs are files, and datasets with their splits."
+    name = folder_of(options).name                            # whose lock is held
     train = []
     hub_val = []
     for source in options.train:
@@ -988,15 +1016,15 @@ def make_local(options):
             train += splits[0]
             hub_val += splits[1]
         else:
-            train.append(local_file(source))
-    options.val = [local_file(source) for source in options.val] + hub_val
+            train.append(local_file(source, name))
+    options.val = [local_file(source, name) for source in options.val] + hub_val
     options.train = train
 
-def local_file(source):
+def local_file(source, name):
     "A URL, or standard input -> a file"
     if source == "-":
-        return str(save_stdin())
-    if "://" not in source or Path(source).exists():
+        return str(save_stdin(name))
+    if not is_address(source):
         return source
     url, mark, pattern = source.partition("::")
     sha256 = ""
@@ -1005,11 +1033,11 @@ def local_file(source):
             sha256 = corpus.sha256
     return f"{download(url, sha256)}{mark}{pattern}"
 
-def save_stdin():
-    "It can be read only once, and the text is read twice."
-    path = RAW / f"stdin-{os.getpid()}.txt"
+def save_stdin(name):
+    "It can be read only once, and the text is read twice. One that a kill left is written over."
+    path = RAW / f"stdin-{name}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    atexit.register(path.unlink)
+    atexit.register(path.unlink, missing_ok=True)
     with open(path, "wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
     return path
@@ -1027,7 +1055,10 @@ def put_in_place(part, folder):
     if folder.exists():
         folder.rename(old)
     part.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with contextlib.suppress(OSError):                        # what a person has laid into it stays, in old
+        for name in ("meta.json", "train.bin", "val.bin", "survey.json", "progress.json", "aside"):
+            (old / name).unlink(missing_ok=True)
+        old.rmdir()
 
 def report(folder, meta, what):
     "Two lines for a person, and a last one for gpt.py, which reads the folder's name there."

@@ -5,8 +5,8 @@
 """gpt.py: train a GPT-2 from scratch and let it write, in one file that you can read.
 
     python gpt.py train --preset nano --level word      a first model of words: about a minute on a laptop
-    python gpt.py train --preset laptop --data my.txt   your own text, letter by letter: three minutes
-    python gpt.py train --resume                        go on with the newest run, bit for bit
+    python gpt.py train --data my.txt --max_minutes 10  your own text: everything else is chosen for you
+    python gpt.py train --resume                        continue the newest run, bit for bit
     torchrun --nproc_per_node=4 gpt.py train --preset gpt2 --data openwebtext           four GPUs, days
     python gpt.py sample --prompt "Holmes said"         the newest run continues your text
 
@@ -15,10 +15,10 @@ gpt.load().sample("Holmes said"). Pasted into a notebook cell, this file defines
 
 After errors and options it reads in the order in which text flows: text -> tokenizer -> tokens -> batch ->
 model -> loss -> optimizer -> checkpoint -> sampling -> text; then devices, the log, and the training loop.
-Who wants to know how GPTs are trained reads batches, model, optimizer, sampling and train() first: they are
-550 lines; much of the rest is there so that nothing is lost. What else one does with runs is in tools.py.
+To learn how GPTs are trained, read batches, model, optimizer, sampling and train() first: about 550 lines.
+Much of the rest makes sure that nothing is lost. The other commands (chat, eval, plot ...) are in tools.py.
 """
-import argparse, base64, codecs, contextlib, copy, ctypes, dataclasses, difflib, errno, functools, hashlib
+import argparse, base64, codecs, contextlib, ctypes, dataclasses, difflib, errno, functools, hashlib
 import itertools, json, math, mmap, os, platform, re, shlex, signal, subprocess, sys, threading, time, zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +31,7 @@ from typing import Literal, get_args
 import numpy as np
 
 __version__ = "0.1.0"
-IS_FILE = "__file__" in globals()                             # a notebook cell is none
+IS_FILE = "__file__" in globals()                             # False in a notebook cell
 HERE = Path(__file__).resolve().parent if IS_FILE else Path.cwd()
 DRIVE = Path("/content/drive/MyDrive")                        # in Colab, once it is mounted
 RUN_ROOTS = [Path("runs"), DRIVE / "gpt-runs"]                # where runs are looked for
@@ -62,7 +62,7 @@ def explain(what, *errors, kind=UserError):
         why = str(error).partition("\n")[0]
         raise kind(f"{what}: {why:.160}" if why else what) from error
 
-# What the contents of a file can raise that is damaged, or of a stranger's making.
+# What reading a damaged or hostile file can raise.
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError, OverflowError)
 
 def nearest(word, known):
@@ -106,8 +106,10 @@ def errors_told():
         with contextlib.suppress(AttributeError):             # of what stands in for a file
             stream.reconfigure(encoding="utf-8", errors="replace")  # Windows would write in a code page
     try:
-        yield
-        sys.stdout.flush()                                    # a full disk is told here, not at Python's exit
+        try:
+            yield
+        finally:
+            sys.stdout.flush()                                # a full disk is told here, not at Python's exit
         return
     except UserError as error:
         status = error.status
@@ -119,7 +121,9 @@ def errors_told():
     except OSError as error:                                  # the system's reasons: no room, no permission
         where = f"{printable(error.filename)}: " if error.filename else ""
         status, why = 1, f"error: {where}{error.strerror or error}"
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
         status, why = 1, "error: there is not enough memory for this"
     if why:
         print(why, file=sys.stderr)
@@ -128,6 +132,10 @@ def errors_told():
     except OSError:
         hush()                                                # or Python's exit would fail
     raise SystemExit(status)
+
+def out_of_memory(error):
+    why = " ".join(str(error).split())
+    return isinstance(error, MemoryError) or re.search("out of memory|n't allocate|enough memory", why)
 
 # What a terminal would obey rather than show, from a model or a stranger's file, becomes a visible sign.
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -147,8 +155,8 @@ class ModelConfig:
     "the shape of the network: what a checkpoint has to agree on"
     n_layer: int = knob(3, "blocks, one after another", "1 <= n_layer <= 1000")
     n_head: int = knob(3, "attention heads, which share the width", "n_head >= 1 and n_embd % n_head == 0")
-    n_embd: int = knob(96, "width: how many numbers describe a token on its way", "1 <= n_embd <= 1e5")
-    block_size: int = knob(128, "context: how many tokens the model looks back on", "1 <= block_size <= 1e6")
+    n_embd: int = knob(96, "width: how many numbers represent each token", "1 <= n_embd <= 1e5")
+    block_size: int = knob(128, "context: how many tokens back the model can see", "1 <= block_size <= 1e6")
     bias: bool = knob(True, "biases in the linear and normalising layers, as GPT-2 has them")
     qkv_bias: bool = knob(True, "with --bias: also for queries, keys and values")
     vocab_size: int = 0                                       # no knob: the tokenizer decides it
@@ -160,29 +168,29 @@ class TrainConfig:
     presets: str = knob("", "a JSON file with recipes of your own")
     level: Literal["char", "word", "bpe"] = knob("char", "what a token is: a character, a word, part of one")
     data: str = knob("sherlock", "a text file, a folder made by data.py, the name of a corpus, or builtin")
-    vocab_size: int = knob(0, "bpe: learn so many; 0: GPT-2's own", "vocab_size == 0 or vocab_size >= 258")
-    min_freq: int = knob(3, "word: rarer ones become <unk>", "min_freq >= 1")
-    val_fraction: float = knob(0.1, "the part of a text, at its end, for validation", "0 < val_fraction < 1")
+    vocab_size: int = knob(0, "bpe: learn this many; 0: use GPT-2's", "vocab_size == 0 or vocab_size >= 258")
+    min_freq: int = knob(3, "word level: rarer words become <unk>", "min_freq >= 1")
+    val_fraction: float = knob(0.1, "share of the text, at its end, for validation", "0 < val_fraction < 1")
     out_dir: str = knob("", "the run's folder; empty: a new one, runs/PRESET-LEVEL")
-    init_from: str = knob("", "weights to begin with: gpt2, hf:OWNER/NAME, a folder, a file or a run")
-    teacher: tuple = knob((), "a run of the same tokens to learn from as well; may be given several times")
+    init_from: str = knob("", "weights to start from: gpt2, hf:OWNER/NAME, a folder, a file or a run")
+    teacher: tuple = knob((), "a run with the same tokens to learn from as well; repeatable")
     teacher_share: float = knob(0.5, "how much of the loss is the teacher's", "0 <= teacher_share <= 1")
-    freeze: int = knob(0, "keep the embeddings and the first so many blocks as they are", "0 <= freeze")
-    resume: str = knob("", "go on with a run: newest, its folder, or auto (if --out_dir has one already)")
+    freeze: int = knob(0, "don't train the embeddings and the first N blocks", "0 <= freeze")
+    resume: str = knob("", "continue a run: newest, its folder, or auto (if --out_dir has one already)")
     colab_drive: bool = knob(False, "keep runs on the mounted Google Drive, where they outlive the session")
     seed: int = knob(1337, "decides the first weights, the text's order, and dropout", "0 <= seed < 2 ** 63")
     batch_size: int = knob(32, "sequences in an optimizer step, over all processes", "1 <= batch_size <= 1e6")
-    micro_batch: int = knob(0, "so many at a time: trades memory for time; 0: all", "micro_batch >= 0")
+    micro_batch: int = knob(0, "sequences at a time: saves memory, costs time; 0: all", "micro_batch >= 0")
     checkpoint_activations: bool = knob(False, "compute blocks twice: far less memory, up to half more time")
-    max_iters: int = knob(1000, "stop after so many steps; 0: no such limit", "max_iters >= 0")
-    epochs: float = knob(0.0, "stop after so many passes over the text; 0: no limit", "0 <= epochs <= 1e9")
-    max_minutes: float = knob(0.0, "stop after so many minutes; 0: no such limit", "max_minutes >= 0")
-    patience: int = knob(0, "stop after so many evaluations without a new best; 0: never", "patience >= 0")
+    max_iters: int = knob(1000, "stop after this many steps; 0: no limit", "max_iters >= 0")
+    epochs: float = knob(0.0, "stop after this many passes over the text; 0: no limit", "0 <= epochs <= 1e9")
+    max_minutes: float = knob(0.0, "stop after this many minutes; 0: no limit", "max_minutes >= 0")
+    patience: int = knob(0, "stop after this many evaluations without a new best; 0: never", "patience >= 0")
     optimizer: Literal["muon", "adamw"] = knob("muon", "muon: for the blocks' matrices, AdamW for the rest")
-    learning_rate: float = knob(4e-3, "AdamW's, at its peak", "learning_rate > 0")
-    muon_lr: float = knob(0.03, "Muon's, at its peak", "muon_lr > 0")
-    min_lr: float = knob(0.0, "where it ends; muon_lr falls by as much", "0 <= min_lr <= learning_rate")
-    schedule: Literal["linear", "cosine"] = knob("linear", "the way down; the warmup multiplies it")
+    learning_rate: float = knob(4e-3, "AdamW's peak learning rate", "learning_rate > 0")
+    muon_lr: float = knob(0.03, "Muon's peak learning rate", "muon_lr > 0")
+    min_lr: float = knob(0.0, "final learning_rate; muon_lr scales with it", "0 <= min_lr <= learning_rate")
+    schedule: Literal["linear", "cosine"] = knob("linear", "how the rate falls after the warmup")
     warmup_iters: int = knob(20, "steps in which the learning rates rise from zero", "warmup_iters >= 0")
     weight_decay: float = knob(0.1, "pulls matrices to zero; not embeddings and vectors", "weight_decay >= 0")
     beta1: float = knob(0.9, "AdamW's memory of gradients", "0 <= beta1 < 1")
@@ -190,11 +198,11 @@ class TrainConfig:
     momentum: float = knob(0.95, "Muon's memory of gradients", "0 <= momentum < 1")
     grad_clip: float = knob(1.0, "scale a longer gradient down to this norm; 0: never", "grad_clip >= 0")
     dropout: float = knob(0.1, "share of activations left out in training", "0 <= dropout < 1")
-    label_smoothing: float = knob(0.0, "share of a target that all tokens have", "0 <= label_smoothing < 1")
+    label_smoothing: float = knob(0.0, "share of a target spread over all tokens", "0 <= label_smoothing < 1")
     eval_interval: int = knob(100, "steps between evaluations; each one saves", "eval_interval >= 1")
-    save_minutes: float = knob(0.0, "also save after so many minutes; 0: at evaluations", "save_minutes >= 0")
+    save_minutes: float = knob(0.0, "also save every N minutes; 0: at evaluations", "save_minutes >= 0")
     keep: int = knob(0, "checkpoints of earlier evaluations to keep, as step-N.pt", "0 <= keep <= 10_000")
-    eval_tokens: int = knob(1_000_000, "evaluate on no more tokens than these", "eval_tokens >= 1")
+    eval_tokens: int = knob(1_000_000, "evaluate on at most this many tokens", "eval_tokens >= 1")
     log_interval: int = knob(10, "steps between two readings of loss and speed", "log_interval >= 1")
     sample_every: int = knob(0, "steps between samples; 0: one with each evaluation", "sample_every >= 0")
     sample_prompt: str = knob("", "what these samples start from")
@@ -203,20 +211,20 @@ class TrainConfig:
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = knob("auto", "precision of matrix products")
     compile: Literal["auto", "true", "false"] = knob("auto", "torch.compile; auto: on GPUs with triton")
     threads: int = knob(0, "CPU threads; 0: one for each core", "0 <= threads <= 512")
-    tracker: Literal["none", "wandb", "trackio", "tensorboard"] = knob("none", "send the numbers there, too")
+    tracker: Literal["none", "wandb", "trackio", "tensorboard"] = knob("none", "also send the numbers there")
 
 @dataclass
 class SampleConfig:
     "how the next token is picked"
-    max_new_tokens: int = knob(200, "stop after so many tokens", "max_new_tokens >= 0")
+    max_new_tokens: int = knob(200, "stop after this many tokens", "max_new_tokens >= 0")
     temperature: float = knob(0.8, "0: always the likeliest; 1: as the model believes", "temperature >= 0")
     top_k: int = knob(0, "choose among the k likeliest; 0: among all", "top_k >= 0")
     top_p: float = knob(1.0, "nucleus: the likeliest that together have this share", "0 < top_p <= 1")
-    min_p: float = knob(0.0, "leave out what has less than this share of the likeliest", "0 <= min_p <= 1")
-    repetition_penalty: float = knob(1.0, "over 1: less of what was just said", "repetition_penalty > 0")
+    min_p: float = knob(0.0, "drop tokens below this share of the top probability", "0 <= min_p <= 1")
+    repetition_penalty: float = knob(1.0, "above 1: repeats recent tokens less", "repetition_penalty > 0")
     repetition_window: int = knob(64, "how many tokens back that looks", "repetition_window >= 1")
-    stop: tuple = knob((), "a text that ends the sample; may be given several times")
-    num_samples: int = knob(1, "so many at once", "1 <= num_samples <= 10_000")
+    stop: tuple = knob((), "a text that ends the sample; repeatable")
+    num_samples: int = knob(1, "how many samples at once", "1 <= num_samples <= 10_000")
     seed: int = knob(1, "the same seed picks the same text", "0 <= seed < 2 ** 63")
 
 def knobs(*configs):
@@ -307,7 +315,7 @@ def configure(asked, saved=None):
         base = recipe(load_presets(asked.get("presets")), asked.get("preset", default), asked.get("level"))
     # A limit that is asked for replaces all those of the preset: ten minutes are ten. But more minutes for a
     # run that has had minutes leave its other limits.
-    limits = [name for name in LIMITS if name in asked]
+    limits = [name for name in LIMITS if convert(KNOBS[name], asked.get(name, 0))]
     more_time = limits == ["max_minutes"] and saved and saved.get("max_minutes")
     if limits and not more_time:
         base = {**base, **dict.fromkeys(LIMITS, 0)}
@@ -334,19 +342,19 @@ def clock(seconds):
 # ---- the command line --------------------------------------------------------------------------------------
 
 COMMANDS = {
-    "train": "train a model, or go on with a run",
-    "sample": "let a trained model go on with a text",
+    "train": "train a model, or resume a run",
+    "sample": "continue a text with a trained model",
 }
 TOOLS = {                                                     # these live in tools.py
     "chat": "talk to a trained model",
     "serve": "the OpenAI API and one page, on localhost",
     "eval": "how well a model does on a text",
     "plot": "draw the losses of runs",
-    "runs": "what was trained here",
-    "presets": "the recipes: size, memory, does it fit",
-    "plan": "hours, cost and traffic on cards elsewhere",
+    "runs": "list the runs that are here",
+    "presets": "list the presets: size, memory, do they fit",
+    "plan": "time, cost and traffic on other machines",
     "bench": "tokens/s, use of the device and memory",
-    "export": "leave for Hugging Face, llama.cpp or a Space",
+    "export": "export to Hugging Face, llama.cpp or a Space",
 }
 
 class Parser(argparse.ArgumentParser):
@@ -375,7 +383,7 @@ class Parser(argparse.ArgumentParser):
             if f.type is bool or name in alone:
                 settings |= {"nargs": "?", "const": alone.get(name, "true")}
             if f.type is tuple:
-                settings["action"] = "append"
+                settings |= {"action": "append", "metavar": "TEXT"}
             self.add(group, name, f"{f.metadata['help']} [{f.default}]", **settings)
 
     def parse(self, words):
@@ -389,7 +397,7 @@ def add_loading(parser):
     parser.add_argument("run", nargs="*", help="a run's folder, a checkpoint, gpt2 ... [the newest run]")
     parser.add_knobs("instead of RUN", {"init_from": KNOBS["init_from"]})
     parser.add_knobs("where and how it computes", {k: KNOBS[k] for k in ("device", "dtype", "threads")})
-    parser.add(parser, "compile", "torch.compile: takes a minute, then less a token", action="store_true")
+    parser.add(parser, "compile", "torch.compile: costs a minute, then tokens take less", action="store_true")
 
 def command_line(words):
     "-> the command, and what was asked of it."
@@ -570,7 +578,7 @@ class WordDecoder(Decoder):
         text = word[0].upper() + word[1:] if self.capital else word
         if word in (".", "!", "?", "\n\n", "“") or word == '"' and not closes:
             self.capital = True
-        elif word[0].isalpha():
+        elif word[0].isalnum():
             self.capital = False
         self.before = word
         return text if joins else " " + text
@@ -596,13 +604,13 @@ def load_tokenizer(state):
 
 # ---- the corpus: tokens to train on and tokens to validate on ----------------------------------------------
 
-PACKED = (".jsonl", ".csv", ".parquet", ".gz", ".zst", ".bz2", ".xz", ".zip")  # what data.py unpacks
+PACKED = (".jsonl", ".csv", ".parquet", ".gz", ".zst", ".bz2", ".xz", ".zip")  # what only data.py reads
 
 def read_text(source):
     "A text file, whole. builtin: English that every Python brings along, its own manual."
     if source == "builtin":
         return manual()
-    with explain(f"--data {source} can't be read", OSError, UnicodeDecodeError):  # they name the offset
+    with explain(f"--data {source} can't be read", OSError, UnicodeDecodeError):
         text = Path(source).read_text(encoding="utf-8-sig")
     expect("\0" not in text, f"--data {source} is not text: at offset {text.find(chr(0)):,} is a zero byte")
     expect(text.strip(), f"--data {source} is empty: there is nothing to learn from")
@@ -628,9 +636,9 @@ def prepare(config, chosen):
     goes through data.py. chosen: the user named it. If not, and it can't be had, builtin takes its place."""
     path = Path(config.data)
     own_bpe = config.level == "bpe" and config.vocab_size > 0  # which data.py learns
-    small_text = path.is_file() and path.suffix.lower() not in PACKED and path.stat().st_size < 1 << 27
+    small_text = os.path.isfile(path) and path.suffix.lower() not in PACKED and path.stat().st_size < 1 << 27
     plain = small_text or config.data == "builtin"
-    if (path / "meta.json").exists() or (plain and not own_bpe):
+    if os.path.exists(path / "meta.json") or (plain and not own_bpe):
         return config.data
     if path.suffix in (".txt", ".md") and not re.search(r"://|[*?\[]", config.data):  # no address, no glob
         expect(path.exists(), f"--data {config.data}: there is no such file")
@@ -642,11 +650,7 @@ def prepare(config, chosen):
         if done.returncode == 0:
             return done.stdout.splitlines()[-1]               # the folder's name, as data.py promises
         expect(not chosen, f"--data {config.data} could not be prepared by data.py", ToldError)
-        trouble = "could not be had"
-    elif plain:
-        trouble = "needs data.py beside gpt.py, to learn tokens of its own"
-    else:
-        trouble = "is no text, and data.py, which knows more, is not beside gpt.py"
+    trouble = "could not be had" if beside("data.py") else "needs data.py beside gpt.py"
     expect(not chosen, f"--data {config.data} {trouble}; --data builtin --level char always works", RunError)
     note = f"note: {config.data} {trouble}: training on --data builtin, Python's manual"
     print(f"\033[1;33m{note}\033[0m" if sys.stdout.isatty() else note, flush=True)
@@ -687,7 +691,7 @@ def open_folder(folder, level):
         expect(meta["level"] == level, f"{folder} needs --level {meta['level']}")
     return corpus
 
-# ---- torch, from here on (data.py runs this file down to its line `import torch`) --------------------------
+# ---- commands without torch end here (data.py runs this file down to its line `import torch`) --------------
 
 def run_command(command, asked):
     if command in TOOLS:
@@ -708,7 +712,7 @@ if __name__ == "__main__" and IS_FILE:
         if command == "train" and sys.stdout.isatty():
             print("loading torch ...", flush=True)
         # CPU threads wait for each other by spinning, on Linux for milliseconds. Where other programs want
-        # the cores, the one waited for can't run meanwhile: that took 7 times as long as alone, now 2.2.
+        # the cores, the thread waited for can't run: a run took 7 times as long as alone, with this 2.2.
         if "OMP_WAIT_POLICY" not in os.environ:
             os.environ.setdefault("GOMP_SPINCOUNT", "3000")
         need("torch")
@@ -724,8 +728,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 class Batches:
     """A step's number alone says which windows of the text it gets: a run that goes on needs no memory of its
-    data. In each epoch the text, bent to a ring, is cut from another place on and its windows are shuffled
-    anew: each token is a target once an epoch, but for a rest shorter than a window."""
+    data. In each epoch the text, taken as a ring, is cut into windows from another offset on, and these are
+    shuffled anew: each token is a target once an epoch, except for a rest shorter than a window."""
     def __init__(self, corpus, block_size, batch_size, seed, device):
         self.tokens, self.vocab_size = corpus.train, corpus.tokenizer.vocab_size
         self.block_size, self.batch_size, self.seed, self.device = block_size, batch_size, seed, device
@@ -734,12 +738,12 @@ class Batches:
     def __call__(self, step, first, end):
         "Rows of a step's batch, first to end (without it) -> inputs and targets, (rows, block_size) each."
         rows = step * self.batch_size + np.arange(first, end)  # counted since the run began
-        epochs, turns = np.divmod(rows, self.windows)
+        epochs, nth = np.divmod(rows, self.windows)           # the nth window of a shuffled epoch
         starts = []
         for epoch in np.unique(epochs):                       # a batch can span two
             rng = np.random.default_rng((self.seed, epoch))
             shift = rng.integers(len(self.tokens))
-            windows = shuffled(turns[epochs == epoch], self.windows, rng)
+            windows = shuffled(nth[epochs == epoch], self.windows, rng)
             starts.append(shift + self.block_size * windows)
         starts = np.concatenate(starts)[:, None]
         places = (starts + np.arange(self.block_size + 1)) % len(self.tokens)  # (rows, block_size + 1)
@@ -750,8 +754,8 @@ class Batches:
 
 def shuffled(places, n, rng):
     """Where a random permutation of range(n) sends these places, without writing it down: n may be billions.
-    A Feistel network permutes all numbers of 2 * half bits: a round changes one half by a hash of the other
-    (^, which the same hash would undo), so no two numbers ever meet. A result of n or more goes in again."""
+    A Feistel network permutes all numbers of 2 * half bits: a round XORs one half with a hash of the other,
+    which can be undone, so no two collide. A result of n or more goes in again (cycle walking)."""
     half = max(1, ((n - 1).bit_length() + 1) // 2)            # bits
     keys = rng.integers(1 << 63, size=8, dtype=np.uint64)     # one a round
     knuth = np.uint64(0x9E3779B97F4A7C15)                     # 2^64 / golden ratio: products scatter well
@@ -774,7 +778,7 @@ def check_ids(ids, vocab_size):
     expect(top < vocab_size, f"the data has token {top}, outside of its {vocab_size}: prepare it anew")
 
 def to_device(tensor, device):
-    if device.type == "cuda":                                 # from pinned memory, so that nobody has to wait
+    if device.type == "cuda":                                 # from pinned memory: the CPU need not wait
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
@@ -856,7 +860,7 @@ class Block(nn.Module):
         return x
 
 class GPT(nn.Module):
-    "Embeddings of tokens and positions, n_layer blocks, and how like each token's embedding the result is."
+    "Embeddings of tokens and positions, n_layer blocks, and a head: the likeness to each token's embedding."
     def __init__(self, config, dropout=0.0, checkpoint_activations=False, label_smoothing=0.0):
         super().__init__()
         self.config = config
@@ -869,8 +873,8 @@ class GPT(nn.Module):
         self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias)
         for table in (self.wte, self.wpe):
             nn.init.normal_(table.weight, std=0.02)
-        for block in self.h:                                  # as in GPT-2: 2 n_layer of these add up in the
-            for last in (block.attn.c_proj, block.mlp.c_proj):  # residual stream, whose size stays so
+        for block in self.h:                                  # as in GPT-2: 2 n_layer outputs of these add up
+            for last in (block.attn.c_proj, block.mlp.c_proj):  # in the residual stream, which must not grow
                 last.weight.data *= (2 * config.n_layer) ** -0.5
 
     def forward(self, ids, cache=None, last_only=False, targets=None):
@@ -896,7 +900,7 @@ class GPT(nn.Module):
         x = self.ln_f(x)
         return self.head(x) if targets is None else self.loss(x, targets)
 
-    def loss(self, x, targets):
+    def loss(self, x, targets):                               # a method, so that it compiles as one
         return loss_of(self.head(x), targets, self.label_smoothing if self.training else 0.0)
 
     def head(self, x):                                        # (B, T, C) -> (B, T, V)
@@ -915,7 +919,7 @@ def loss_of(logits, targets, label_smoothing=0.0):
 
 def attend(q, k, v, p):
     """Each query weighs the keys by likeness and takes the mean of their values. q: (B, H, T, D), of the last
-    T of the S tokens that k and v: (B, H, S, D) have. No query sees a token behind its own. p: dropout."""
+    T of the S tokens that k and v: (B, H, S, D) have. No query sees a token after its own. p: dropout."""
     T, S = q.size(2), k.size(2)
     if q.device.type == "cpu" and torch.is_grad_enabled() and S == T:
         return attend_on_cpu(q, k, v, p)
@@ -962,7 +966,7 @@ class Muon(torch.optim.Optimizer):
     def step(self):
         go = 1 - self.found_inf
         for group in self.param_groups:
-            updates = [self.average(w, group, go) for w in group["params"]]  # (parts, in, out) each
+            updates = [self.nesterov(w, group, go) for w in group["params"]]  # (parts, in, out) each
             n_in, n_out = updates[0].shape[1:]
             updates = self.orthogonal_shared(torch.cat(updates))
             lr = go * group["lr"]
@@ -972,8 +976,8 @@ class Muon(torch.optim.Optimizer):
                 w.mul_(kept)
                 w.sub_(scale * update.transpose(0, 1).reshape(w.shape))
 
-    def average(self, w, group, go):
-        "Of the gradients of the last steps (Nesterov's: one step ahead), c_attn's cut into q, k and v."
+    def nesterov(self, w, group, go):
+        "-> Nesterov's momentum of w's gradient, (parts, in, out): that of c_attn is cut into q, k and v."
         if w not in self.state:
             self.state[w]["momentum"] = torch.zeros_like(w)
         momentum = self.state[w]["momentum"]
@@ -1067,7 +1071,7 @@ def load_checkpoint(path):
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         version = int(checkpoint["version"])
     except Exception as error:                                # a damaged file can raise anything
-        unread = isinstance(error, OSError) and error.errno != errno.EINVAL  # which a wrong place in it gives
+        unread = isinstance(error, OSError) and error.errno != errno.EINVAL  # EINVAL: a damaged offset
         if unread or out_of_memory(error):                    # the file may be well
             raise
         raise UserError(f"{path} is no checkpoint of gpt.py, or a part of one") from error
@@ -1099,7 +1103,7 @@ def find_checkpoint(run="", names=("best.pt", "latest.pt")):
     if run:
         expect(Path(run).is_dir(), f"{run}: no such run; {nearest(run, folders or ['none yet'])}")
         folders = [Path(run)]
-    found = [folder / name for folder in folders for name in names if (folder / name).exists()]
+    found = [folder / name for folder in folders for name in names if os.path.exists(folder / name)]
     expect(found, f"no checkpoint in {run or 'runs'}: train one with  python gpt.py train --preset nano")
     return found[0]
 
@@ -1171,7 +1175,7 @@ def generate(lm, prompt, options):
     """Goes on from a prompt, a list of ids, in num_samples rows. For each new token: the rows' ids, the
     (rows, vocab_size) logits that they were picked from, and how full the context is."""
     T, W = lm.config.block_size, options.repetition_window
-    rows = [list(prompt) for _ in range(options.num_samples)]
+    rows = [list(prompt[-max(T, W):]) for _ in range(options.num_samples)]
     ended = [False] * len(rows)
     generator = torch.Generator(lm.device).manual_seed(options.seed)
     cache = None
@@ -1200,8 +1204,8 @@ def generate(lm, prompt, options):
         unread = picked[:, None]                              # (B, 1)
 
 class StopTexts:
-    """Takes text piece by piece and gives it back up to the stop text that is complete first (of two that end
-    together: the longer one), but for what may be the beginning of one."""
+    """Text goes in piece by piece and comes out as far as it is sure: up to the stop text that is complete
+    first (of two that end together, the longer), and without what may be the beginning of one."""
     def __init__(self, stops):
         self.stops = stops
         self.held = ""
@@ -1296,13 +1300,13 @@ def load(run="", device="auto", dtype="float32", threads=0, compile=False):
     config = fill(TrainConfig, {"dtype": dtype, "threads": threads})
     device = pick_device(device)
     if device.type == "cpu" and num_parameters(model) < 4_000_000:
-        # So few are read faster than they are converted or shared out among threads.
+        # So few weights are read faster than converted, and used faster than several threads can start.
         config.threads = config.threads or 1
         if config.dtype == "auto":
             config.dtype = "float32"
     dtype, threads, _ = choose_precision(config, device)
     torch.set_num_threads(threads)
-    model = inference_copy(model.to(device).eval(), dtype)
+    model = laid_out(model.to(device).eval(), dtype)
     if compile:
         model = torch.compile(model, dynamic=True)
     lm = LM(model, tokenizer)
@@ -1310,10 +1314,10 @@ def load(run="", device="auto", dtype="float32", threads=0, compile=False):
     lm.precision = f"{name_of(dtype)} on {device}, threads: {threads}"
     return lm
 
-def inference_copy(model, dtype):
-    """CPUs multiply a single token up to 1.5 times faster with weights that lie in the right order in memory:
-    for float32 the table by columns and the others by rows, for bfloat16 the other way round."""
-    model = copy.deepcopy(model).to(dtype)
+def laid_out(model, dtype):
+    """-> the model in this dtype, laid out for sampling. CPUs multiply one token up to 1.5 times faster where
+    the token table lies by columns and the rest by rows in float32, and the other way round in bfloat16."""
+    model = model.to(dtype)
     for name, w in model.named_parameters():
         by_columns = (name == "wte.weight") == (dtype == torch.float32)
         if w.device.type == "cpu" and w.ndim == 2 and by_columns:
@@ -1338,7 +1342,7 @@ class Ranks:
     def join(self, backend):
         """Processes that torchrun starts anew must not find the addresses of those that are gone, but it
         keeps its store (2.13): so each start gets keys of its own. On one host alone: several may count
-        their restarts differently, and need what the README says."""
+        their restarts differently, and need what docs/gpus.md says."""
         store, rank, world_size = next(dist.rendezvous("env://"))
         if os.environ.get("LOCAL_WORLD_SIZE") == str(world_size):
             store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
@@ -1382,8 +1386,7 @@ class Ranks:
             dist.destroy_process_group()                      # gloo's threads let go of the last tensors
 
 def pick_device(name, local_rank=0):
-    found = torch.accelerator.is_available()                  # a GPU
-    best = torch.accelerator.current_accelerator().type if found else "cpu"
+    best = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
     name = best if name == "auto" else name
     other = "cpu" if name == best else best
     with explain(f"--device {name} can't be used here, --device {other} can", RuntimeError, AssertionError):
@@ -1401,10 +1404,6 @@ def keep_memory():
     with contextlib.suppress(OSError, AttributeError, TypeError):  # not glibc
         ctypes.CDLL(None).mallopt(M_TRIM_THRESHOLD, 2 ** 31 - 1)
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2 ** 31 - 1)
-
-def out_of_memory(error):
-    why = " ".join(str(error).split())
-    return isinstance(error, MemoryError) or re.search("out of memory|n't allocate|enough memory", why)
 
 def name_of(dtype):
     return str(dtype).removeprefix("torch.")
@@ -1500,7 +1499,7 @@ def read_control(folder):
     control = folder / "control"
     with contextlib.suppress(OSError, ValueError):            # gone by now, or no such word
         if control.is_file() and control.stat().st_size > 0:  # no pipe; no file that is just being written
-            word = control.read_bytes().replace(b"\0", b"").decode("ascii", "ignore").strip()  # or UTF-16
+            word = control.read_bytes().replace(b"\0", b"").decode("ascii", "ignore").strip()  # UTF-16, too
             control.unlink()
             return CONTROL_WORDS.index(word)
     return 0
@@ -1513,12 +1512,12 @@ def lr_factor(config, step, done):
     return warmup * (floor + (1 - floor) * fall)
 
 @torch.no_grad()
-def mean_loss(model, windows, rows, autocast, ranks):
+def mean_loss(model, split, rows, autocast, ranks):
     "Over all of a split, so many rows at a time. Every process takes its share."
     model.eval()
     total = torch.zeros(2, device=ranks.device)               # loss, tokens
-    inputs, targets = (part[ranks.rank::ranks.world_size] for part in windows)
-    for first in range(0, len(inputs), rows):                 # none, where there are fewer than processes
+    inputs, targets = (part[ranks.rank::ranks.world_size] for part in split)
+    for first in range(0, len(inputs), rows):                 # no rows, where processes outnumber them
         ranks.at_work = time.monotonic()
         x, y = (to_device(part[first:first + rows], ranks.device) for part in (inputs, targets))
         with autocast():
@@ -1538,11 +1537,11 @@ def check_parts(checkpoint, path):
         progress = {now.get(name, name): value for name, value in checkpoint["progress"].items()}
         for name, value in progress.items():
             kind = Progress.__annotations__[name]
-            expect(type(value) in (kind, int) and value == value and value >= -1, f"{name} is {value!s:.30}")
+            expect(type(value) in (kind, int) and value >= -1, f"{name} is {value!s:.30}")  # nor nan
         checkpoint["progress"] = progress
         threads = checkpoint["used"]["threads"]
         expect(type(threads) is int and 1 <= threads <= 512, f"threads is {threads!s:.30}")
-        expect(checkpoint["used"]["dtype"] in choices(KNOBS["dtype"])[1:], "its dtype is none")
+        expect(checkpoint["used"]["dtype"] in ("bfloat16", "float16", "float32"), "its dtype is unknown")
     return checkpoint
 
 def find_run(asked):
@@ -1580,7 +1579,7 @@ def new_log(config):
            "\nfrom google.colab import drive\ndrive.mount('/content/drive')")
     name = f"{config.preset}-{config.level}"
     if config.data != KNOBS["data"].default:
-        name += "-" + re.sub(r"[^\w.-]", "_", Path(config.data.partition("*")[0]).stem)  # of a/*.txt: a
+        name += "-" + re.sub(r"[^\w.-]", "_", Path(config.data.partition("*")[0]).stem)[:60]  # of a/*.txt: a
     for i in itertools.count(1):
         folder = root / (f"{name}-{i}" if i > 1 else name)
         with contextlib.suppress(Busy):                       # another run that begins in this moment
@@ -1618,7 +1617,7 @@ def close_log(file):
 
 @dataclass
 class Progress:
-    "How far a run has come: what latest.pt keeps beside weights and optimizers."
+    "How far a run has come: what every checkpoint keeps beside the weights."
     step: int = 0
     elapsed_s: float = 0.0                                    # without pauses
     best_val_loss: float = math.inf
@@ -1664,6 +1663,10 @@ class TrainingRun:
         self.progress = Progress()
         self.unsaved = ""                                     # why the newest checkpoint could not be saved
         self.saved_at = time.monotonic()
+        self.evaluation_s = 0.0                               # how long the last one took
+        self.signals = []                                     # those that came
+        self.paused = self.warned_of_rise = False
+        self.skips_in_a_row = self.skips_since_log = torch.zeros((), device=self.device)
         if checkpoint:
             with explain(f"{self.resumed}: this checkpoint can't go on", *MALFORMED):
                 self.restore(checkpoint)
@@ -1678,13 +1681,9 @@ class TrainingRun:
         for note in self.notes:
             self.warn(note)
         cleanup.push(self.log_error)
-        self.evaluation_s = 0.0                               # how long the last one took
         if self.limit_reached():
             had = f"{self.progress.step} steps and {self.progress.elapsed_s / 60:.1f} minutes"
             self.warn(f"this run has had {had}: a limit counts them, too; a higher one goes on")
-        self.signals = []                                     # those that came
-        self.paused = self.warned_of_rise = False
-        self.skips_in_a_row = self.skips_since_log = torch.zeros((), device=self.device)
         self.listen_to_signals(cleanup)
 
     def prepare_batches(self, asked, tokenizer):
@@ -1693,8 +1692,6 @@ class TrainingRun:
         expect(B >= ranks.world_size, f"--batch_size {B} leaves processes idle: {ranks.world_size} would fit")
         chosen = "data" in asked or config.data != KNOBS["data"].default
         self.source = ranks.prepared(lambda: prepare(config, chosen))
-        if self.source == "builtin":                          # maybe in place of what can't be had
-            config.data = "builtin"
         self.corpus = open_corpus(self.source, config, T, tokenizer)
         self.model_config.vocab_size = self.corpus.tokenizer.vocab_size
         self.batches = Batches(self.corpus, T, B, config.seed, self.device)
@@ -1704,8 +1701,8 @@ class TrainingRun:
             check_ids(inputs, self.model_config.vocab_size)
         unknown = np.mean(self.corpus.val[:size] == self.corpus.tokenizer.unknown_id)
         if unknown > 0.07:
-            self.notes.append(f"{unknown:.0%} of the text to test on are <unk>: unsaid by this model, and "
-                              "flattering its loss. --level char or bpe can say all")
+            self.notes.append(f"{unknown:.0%} of the validation text is <unk>, words this model can't write: "
+                              "its loss looks too good. --level char or bpe has no such words")
         self.first_row = ranks.rank * B // ranks.world_size   # our rows of each batch: from here on
         self.end_row = (ranks.rank + 1) * B // ranks.world_size
         largest_share = -(-B // ranks.world_size)             # rounded up: the same in all processes
@@ -1726,9 +1723,11 @@ class TrainingRun:
             what = "shape, --" if name in vars(self.model_config) else "tokenizer, its "
             expect(now.get(name) == was, f"{self.resumed} has another {what}{name} {was!s:.30}: it can't go "
                    f"on with {now.get(name)!s:.30}")
-        was = checkpoint["train_config"].get("val_fraction", self.config.val_fraction)
-        expect(was == self.config.val_fraction, f"--val_fraction: this run goes on with {was}, or it would "
-               "be tested on what it has learned from")
+        for name, why in {"val_fraction": "be tested on what it has learned from",
+                          "batch_size": "count its steps anew; --micro_batch saves memory"}.items():
+            now = vars(self.config)[name]
+            was = checkpoint["train_config"].get(name, now)
+            expect(was == now, f"--{name}: this run goes on with {was}, or it would {why}")
         if checkpoint.get("sha256", self.corpus.sha256) != self.corpus.sha256:
             self.notes.append(f"{self.source} has changed since: what follows is no longer the same run")
 
@@ -1758,9 +1757,10 @@ class TrainingRun:
         if self.ranks.world_size > 1:                         # backward() takes the mean of all gradients
             self.model = DistributedDataParallel(self.raw_model, gradient_as_bucket_view=True)
         self.dtype, self.threads, self.why_dtype = choose_precision(config, device)
-        if config.dtype == "auto" and used.get("device") == device.type:
-            self.dtype, self.why_dtype = getattr(torch, used["dtype"]), "as before"
+        if used.get("device") == device.type:                 # it goes on with what it had
             self.threads = config.threads or used["threads"]
+            if config.dtype == "auto":
+                self.dtype, self.why_dtype = getattr(torch, used["dtype"]), "as before"
         torch.set_num_threads(self.threads)
         in_16_bits = self.dtype != torch.float32
         self.autocast = functools.partial(torch.autocast, device.type, self.dtype, enabled=in_16_bits)
@@ -1810,7 +1810,7 @@ class TrainingRun:
             for listener in self.log.listeners:
                 cleanup.callback(listener.close)
 
-    def log_error(self, kind, error, traceback):
+    def log_error(self, kind, error, traceback):              # as an ExitStack calls it
         if error:
             self.log("end", step=self.progress.step, reason="error", message=f"{kind.__name__}: {error}")
 
@@ -1825,7 +1825,7 @@ class TrainingRun:
         epochs = self.max_steps / self.steps_per_epoch
         steps = f"{self.max_steps:,} steps, {epochs:.3g} epochs" if self.max_steps < math.inf else ""
         resumed = f", from step {step:,} on" if self.resumed else ""
-        loss = f"begins near ln({m.vocab_size:,}) = {math.log(m.vocab_size):.2f}: every token is as likely"
+        loss = f"starts near ln({m.vocab_size:,}) = {math.log(m.vocab_size):.2f}, all tokens equally likely"
         if config.init_from or self.resumed:
             loss = "begins where the weights had come to"
         elif beside("tools.py") and (usual := other_file("tools").usual_loss(vars(config))):
@@ -1853,8 +1853,8 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
 
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
             for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-                before = signal.signal(number, note)
-                cleanup.callback(signal.signal, number, before)
+                if signal.getsignal(number) != signal.SIG_IGN:  # nohup has asked for that
+                    cleanup.callback(signal.signal, number, signal.signal(number, note))
 
     def fraction_done(self):
         by_steps = self.progress.step / self.max_steps
@@ -1931,7 +1931,7 @@ run        {printable(self.folder)}{resumed}; Ctrl-C saves and stops""")
             self.warned_of_rise = True
             why = "training loss is no lower. A lower --learning_rate and --muon_lr may help"
             if train_loss < progress.best_val_loss:
-                why = ("the model learns the text by heart. best.pt keeps the best; more text or --dropout "
+                why = ("the model is memorizing the text. best.pt keeps the best; more text or --dropout "
                        "would help")
             self.warn(f"validation loss is rising since step {progress.best_step}: {why}")
 
@@ -2118,7 +2118,7 @@ def train(**asked):
             stop = run.obey_control()                         # sets the clock; may wait, or make a sample
             reason = run.limit_reached()                      # "", "done" or "time"
 
-            # Every so many steps, and at the end: how good is it, what does it say? Not twice, by resuming.
+            # Every so many steps, and at the end: how good is it, what does it say? Once, also when resumed.
             step = progress.step
             sample_every = config.sample_every or config.eval_interval
             evaluate_now = (reason or step % config.eval_interval == 0) and progress.evaluated_at != step

@@ -178,16 +178,20 @@ def machine():
 def expand(presets, name, level, asked, device, size=None):
     """-> ModelConfig, TrainConfig of a preset at a level, with what was asked for in the place of its values.
     device: what auto chooses for, by arithmetic; size: the bytes of the text, if they are known"""
-    if name == "auto" and name in presets:
+    if "rule" in presets.get(name, {}):
         values = chosen(presets, {**asked, "level": level}, size, by_arithmetic(device)).values
     else:
         values = gpt.recipe(presets, name, level)
-        if any(limit in asked for limit in gpt.LIMITS):       # as in training
+        if limits_in(asked, gpt.LIMITS):                      # as in training
             values = {**values, **dict.fromkeys(gpt.LIMITS, 0)}
     shape = gpt.fill(gpt.ModelConfig, {**values, **asked})
     config = gpt.fill(gpt.TrainConfig, {**values, **asked})
     shape.vocab_size = vocabulary(config)
     return shape, config
+
+def limits_in(asked, names):
+    "Those of these limits that are asked for. Zero is none."
+    return [name for name in names if gpt.convert(gpt.KNOBS[name], asked.get(name) or 0)]
 
 def vocabulary(config):
     "How many tokens there will be, about."
@@ -196,6 +200,7 @@ def vocabulary(config):
 
 USUAL_MFU = 0.4                                               # of a GPU, where nothing else is known
 CORE_SPEED = 60e9                                             # FLOP/s of a CPU's core in training, about
+UNKNOWN_GPU = 5e12                                            # of a GPU in no table: a laptop's, Apple's
 
 def usual_speed(device):
     "FLOP/s that go into a model in training, about; None for a device that is not known."
@@ -268,9 +273,9 @@ def presets_command(asked):
 
 # Of a text, for one token, about. A vocabulary of one's own needs a text in which its pieces are frequent.
 BYTES_A_TOKEN = {"word": 5.0, "bpe": 3.0}
-PLAIN = (".jsonl", ".csv")                                    # of gpt.PACKED; the others are compressed
+COMPRESSED = set(gpt.PACKED) - {".jsonl", ".csv"}
 OPTIMIZERS_PART = 0.15                                        # of a step
-FOR_TRAINING = 0.85                                           # of the minutes; evaluations and samples: rest
+FOR_TRAINING = 0.85                                           # of the minutes; the rest: evaluations, samples
 EVALUATIONS = 12
 EVALUATING = 0.1                                              # of the time of training, for all of them
 
@@ -290,18 +295,28 @@ def auto(asked):
         speed = by_arithmetic({"device": device.type, "name": name}, cards)
         how = "; speed by arithmetic"
     source = asked.get("data") or gpt.KNOBS["data"].default
-    choice = chosen(presets, asked, bytes_of(source), speed, bytes_a_character(source))
+    fixed = fixed_by_folder(Path(source))
+    choice = chosen(presets, {**fixed, **asked}, bytes_of(source), speed, bytes_a_character(source))
     if os.environ.get("RANK", "0") == "0":
         print(choice.why + how, flush=True)
-    return choice.values
+    return {**choice.values, **fixed}
+
+def fixed_by_folder(folder):
+    "The level and the vocabulary of a folder that data.py made. Any other text fixes nothing."
+    with contextlib.suppress(OSError, *gpt.MALFORMED):
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        tokens = {"vocab_size": int(meta["vocab_size"])} if meta["level"] == "bpe" else {}
+        return {"level": meta["level"], **tokens}
+    return {}
 
 def chosen(presets, asked, known_size, speed, a_character=1.0):
     """What the rule of --preset auto makes of a text, minutes, and the speed of a machine: the largest shape
     that has the time to learn, and the more dropout the more often it will read the text. -> .values, .why
     known_size: the bytes of the text, or None; a_character: bytes, which are three in Chinese"""
     preset = presets["auto"]
-    rule = preset["rule"]
-    minutes = gpt.convert(gpt.KNOBS["max_minutes"], asked.get("max_minutes") or preset["max_minutes"])
+    rule = preset.get("rule")
+    gpt.expect(rule, "preset auto has no rule to choose by: give a preset of your own another name")
+    minutes = gpt.convert(gpt.KNOBS["max_minutes"], asked.get("max_minutes") or 0) or preset["max_minutes"]
     size = known_size or rule["unknown_size"]
     level = gpt.convert(gpt.KNOBS["level"], asked.get("level") or level_of(presets, "auto", known_size))
     values = gpt.recipe(presets, "auto", level)
@@ -312,7 +327,7 @@ def chosen(presets, asked, known_size, speed, a_character=1.0):
     a_token = a_character if level == "char" else BYTES_A_TOKEN[level]
     text = (1 - held_out) * size / a_token                    # tokens to learn from
     limits = {"max_minutes": minutes, "epochs": rule["passes"]}
-    if any(gpt.convert(gpt.KNOBS[name], asked.get(name) or 0) for name in ("max_iters", "epochs")):
+    if limits_in(asked, ("max_iters", "epochs")):
         limits = dict.fromkeys(gpt.LIMITS, 0)                 # the end is chosen already
     values |= limits
 
@@ -326,15 +341,20 @@ def chosen(presets, asked, known_size, speed, a_character=1.0):
         "The same, in these minutes."
         return min(FOR_TRAINING * 60 * minutes * tokens_per_s, allowed(m, t))
 
-    shape, m, t, tokens_per_s = largest_shape(rule, values, asked, readable, speed)
+    def teaching(m, t, tokens_per_s):
+        "Of these, those that can teach a larger model more: from later passes it would learn by heart."
+        return min(readable(m, t, tokens_per_s), rule["teaching_passes"] * text)
+
+    shape, m, t, tokens_per_s = largest_shape(rule, values, asked, teaching, speed)
     tokens = readable(m, t, tokens_per_s) if t.max_minutes else allowed(m, t)
     gpt.expect(tokens < math.inf, f"no end in sight: give --{' or --'.join(gpt.LIMITS)}")
     steps = tokens / (t.batch_size * m.block_size)
     passes = tokens / text
     values |= {**shape, **row_of(rule["dropout"], passes)}
     values["eval_interval"] = max(10, round_down(steps / EVALUATIONS))
-    # A token costs a third of what it costs in training, and is read of both splits.
-    values["eval_tokens"] = max(5000, round_down(EVALUATING * tokens / EVALUATIONS * 3 / 2))
+    # To evaluate a token of both splits costs 2/3 of training on one.
+    between = tokens / EVALUATIONS
+    values["eval_tokens"] = max(5000, round_down(EVALUATING * 3 / 2 * between))
 
     how_long = f"{gpt.short(size)}B of text" if known_size else "a text of unknown length"
     minutes_said = f"{minutes:g} minutes, " if t.max_minutes else ""
@@ -346,14 +366,14 @@ def chosen(presets, asked, known_size, speed, a_character=1.0):
 
 def level_of(presets, name, size):
     "The level of a preset where none is asked for: auto's goes by the bytes of the text, if they are known."
-    if name == "auto" and name in presets:
-        rule = presets[name]["rule"]
+    rule = presets.get(name, {}).get("rule")
+    if rule:
         return row_of(rule["levels"], size or rule["unknown_size"])["level"]
     return gpt.recipe(presets, name)["level"]
 
-def largest_shape(rule, values, asked, readable, speed):
-    """The last of the rule's shapes that reads enough tokens for each of its weights -> its values, both
-    configurations with what is asked for, and its speed"""
+def largest_shape(rule, values, asked, teaching, speed):
+    """The last of the rule's shapes that has as many tokens to learn from as its row says, "from"
+    -> its values, both configurations with what is asked for, and its speed"""
     shapes = rule["shapes"]
     if "n_embd" in asked:                                     # the rest fits the width that is asked for
         width = gpt.convert(gpt.KNOBS["n_embd"], asked["n_embd"])
@@ -361,21 +381,21 @@ def largest_shape(rule, values, asked, readable, speed):
     if "n_head" in asked:
         heads = gpt.convert(gpt.KNOBS["n_head"], asked["n_head"])
         shapes = [shape for shape in shapes if heads and shape["n_embd"] % heads == 0] or shapes
-    found = None
-    for shape in shapes:
+    found = smaller = its_speed = None
+    for row in shapes:
+        shape = {name: value for name, value in row.items() if name != "from"}
         trial = {**values, **shape, **asked}
         m, t = gpt.fill(gpt.ModelConfig, trial), gpt.fill(gpt.TrainConfig, trial)
         m.vocab_size = vocabulary(t)
-        enough = rule["tokens_a_weight"] * matrix_weights(m)
         if found:
-            _, smaller, _, its_speed = found
             guess = its_speed * flops_per_token(smaller) / flops_per_token(m)
-            if readable(m, t, 10 * guess) < enough:           # not worth trying, even where a GPU had little
+            if teaching(m, t, 10 * guess) < row["from"]:      # not worth trying, even where a GPU had little
                 break                                         # to do with the smaller one
         tokens_per_s, threads = speed(m, t)
-        if found and readable(m, t, tokens_per_s) < enough:
+        if found and teaching(m, t, tokens_per_s) < row["from"]:
             break                                             # and larger ones are slower
         found = {**shape, "threads": threads}, m, t, tokens_per_s
+        smaller, its_speed = m, tokens_per_s
     return found
 
 def round_down(number):
@@ -391,7 +411,7 @@ def row_of(table, amount):
 def by_arithmetic(device, cards=1):
     "-> a function: how many tokens a second devices train a shape on, about, and with how many threads."
     def speed(m, t):
-        return cards * (usual_speed(device) or CORE_SPEED) / flops_per_token(m), t.threads
+        return cards * (usual_speed(device) or UNKNOWN_GPU) / flops_per_token(m), t.threads
 
     return speed
 
@@ -411,15 +431,14 @@ def measured(device):
             loss.backward()
             return loss.item()                                # which waits for a GPU
 
-        trained = (1 - OPTIMIZERS_PART) * ids.numel()         # in that time, of which optimizers take a part
         choices = {threads}
         if device.type == "cpu":
             choices.add(t.threads or 1)
         found = []
         for n in choices:
             torch.set_num_threads(n)
-            seconds = median_ms(forward_backward) / 1e3
-            found.append((trained / seconds, n))
+            step_s = median_ms(forward_backward) / 1e3 / (1 - OPTIMIZERS_PART)  # with the optimizers
+            found.append((ids.numel() / step_s, n))
         return max(found)
 
     return speed
@@ -433,7 +452,7 @@ def bytes_of(source):
             return bytes_of_folder(Path(source))
         size = 0
         for path in files_of(source):
-            compressed = is_packed(path) and path.suffix.lower() not in PLAIN
+            compressed = path.suffix.lower() in COMPRESSED
             size += path.stat().st_size * (3 if compressed else 1)
         if size:
             return size
@@ -450,11 +469,11 @@ def bytes_of_folder(folder):
 def files_of(source):
     "The files here that --data names: a file, a pattern, or a folder's texts."
     path = Path(source)
-    if path.is_file():
+    if os.path.isfile(path):                                  # Path's own raise for addresses of 256 signs
         return [path]
-    if path.is_dir():
+    if os.path.isdir(path):
         return [Path(name) for name in gpt.other_file("data").text_files(path)]
-    return [Path(name) for name in sorted(glob.glob(source, recursive=True)) if Path(name).is_file()]
+    return [Path(name) for name in sorted(glob.glob(source, recursive=True)) if os.path.isfile(name)]
 
 def is_packed(path):
     "Whether data.py has to unpack it, going by its name."
@@ -462,7 +481,7 @@ def is_packed(path):
 
 def is_plain_text(path):
     "Whether it is a file that is read as it stands."
-    return path.is_file() and not is_packed(path)
+    return os.path.isfile(path) and not is_packed(path)
 
 def bytes_a_character(source):
     "Of the beginning of a text that is here; 1, as in English, where nobody knows."
@@ -483,11 +502,11 @@ class PlanConfig:
     "the machines, and what they cost"
     gpu: str = gpt.knob("a100", "the card: b200, h200, h100, a100, v100, l40s, t4, rtx-4090 and so on")
     gpus: int = gpt.knob(8, "how many of them", "1 <= gpus <= 1e5")
-    gpus_per_host: int = gpt.knob(8, "so many share a host and its links", "gpus_per_host >= 1")
+    gpus_per_host: int = gpt.knob(8, "cards that share a host and its links", "gpus_per_host >= 1")
     network: float = gpt.knob(100.0, "of a host to the others, in Gbit/s", "1e-3 <= network <= 1e6")
     mfu: float = gpt.knob(USUAL_MFU, "the part of a card's peak that computes the model. Published: nanoGPT "
                           "0.29, llm.c 0.6 on A100s, llm.c and nanochat 0.5 on H100s", "0.001 <= mfu <= 1")
-    price: float = gpt.knob(0.0, "of one card for an hour, in dollars; 0: not told", "0 <= price <= 1e6")
+    price: float = gpt.knob(0.0, "of one card for an hour, in dollars; 0: unknown", "0 <= price <= 1e6")
 
 PLANNED = ("preset", "presets", "level", "vocab_size", "batch_size", "micro_batch", "max_iters", "optimizer",
            "dropout", "checkpoint_activations")               # knobs of training on which a plan depends

@@ -39,6 +39,7 @@ MAX_BODY = 1_000_000                                          # bytes
 MAX_CONNECTIONS = 200                                         # each is a thread
 MAX_TOKENS = 100_000                                          # in one text
 MAX_TEXTS = 16                                                # side by side, for one prompt
+MAX_HELD = 2_000_000                                          # tokens and alternatives, until all is written
 SECONDS_TO_ASK = 30                                           # by then a request has to be here, whole
 
 @dataclass
@@ -47,7 +48,7 @@ class ServeConfig:
     host: str = gpt.knob("127.0.0.1", "the address; one that others can reach needs --api_key, too")
     port: int = gpt.knob(8000, "the port; 0: any that is free", "0 <= port <= 65535")
     api_key: str = gpt.knob("", "a secret that callers send, as Authorization: Bearer SECRET")
-    max_requests: int = gpt.knob(32, "so many at once; more are told to come later", "max_requests >= 1")
+    max_requests: int = gpt.knob(32, "requests at a time; more get status 429", "max_requests >= 1")
 
 # What a request may leave open. seed is not among them: without one, each request draws its own.
 DEFAULTS = {k: f for k, f in gpt.knobs(gpt.SampleConfig).items() if k not in ("seed", "num_samples", "stop")}
@@ -227,7 +228,7 @@ class Connection(BaseHTTPRequestHandler):
                               "server", code="invalid_api_key")
 
     def route(self, body):
-        path = self.path.partition("?")[0]
+        path = unquote(self.path.partition("?")[0])           # before the key is asked for: %76 is a v
         self.check_caller(path)
         model = self.server.name
         routes = {
@@ -238,7 +239,6 @@ class Connection(BaseHTTPRequestHandler):
             "/v1/completions": ("POST", lambda: self.complete(Request(body, self.server, chat=False))),
             "/v1/chat/completions": ("POST", lambda: self.complete(Request(body, self.server, chat=True))),
         }
-        path = unquote(path)
         if path not in routes:
             if path.startswith("/v1/models/"):
                 raise Refusal(404, f"the model here is {model}", "model", "model_not_found")
@@ -323,9 +323,10 @@ class Connection(BaseHTTPRequestHandler):
             ids = lm.encode(prompt)
             request.prompt_tokens += len(ids)
             for row in range(n if request.echo else 0):
-                yield k * n + row, SimpleNamespace(text=prompt, tokens=[], reason=None)
+                yield k * n + row, Part(prompt)
             offset = len(prompt) if request.echo else 0
-            steps = grow(lm, ids, request.options, request.alternatives, offset)
+            decoder = lm.tokenizer.decoder(ids)               # reads all of them: not in the model's thread
+            steps = grow(lm, ids, decoder, request.options, request.alternatives, offset)
             while news := self.server.turn(steps):
                 if self.gone():
                     raise Gone
@@ -390,7 +391,7 @@ class Request:
         self.body = asked = self.parse(body)
         known = SAMPLING | OTHERS | IGNORED | set(NOT_HERE)
         known |= {"messages", "top_logprobs"} if chat else {"prompt", "echo"}
-        gpt.check_known([name[:50] for name in asked], known, "unknown parameter")
+        gpt.check_known([name[:50] for name in asked], sorted(known), "unknown parameter")
         for name, values in NOT_HERE.items():
             refuse_unless(name not in asked or asked[name] in values, name, "this server doesn't have it")
         self.stream = self.take("stream", bool, False, "true or false")
@@ -434,17 +435,13 @@ class Request:
 
     def read_logprobs(self):
         "-> how many alternatives to each token, or None where probabilities are not asked for"
-        if not self.chat:
-            name, most = "logprobs", 20
-        elif not self.take("logprobs", bool, False, "true or false"):
-            refuse_unless("top_logprobs" not in self.body, "top_logprobs", 'needs "logprobs": true')
+        name = "top_logprobs" if self.chat else "logprobs"
+        if self.chat and not self.take("logprobs", bool, False, "true or false"):
+            refuse_unless(name not in self.body, name, 'needs "logprobs": true')
             return None
-        else:
-            name, most = "top_logprobs", 20
-            self.body.setdefault(name, 0)
-        count = self.body.get(name)
+        count = self.body.get(name, 0 if self.chat else None)
         whole = isinstance(count, int | float) and count == count // 1 and not isinstance(count, bool)
-        refuse_unless(count is None or whole and 0 <= count <= most, name, f"expected a number, 0 to {most}")
+        refuse_unless(count is None or whole and 0 <= count <= 20, name, "expected a number, 0 to 20")
         return None if count is None else int(count)
 
     def read_stops(self):
@@ -488,6 +485,9 @@ class Request:
         options.stop = stops                                  # as they are: \n was no keyboard's problem
         refuse_unless(options.max_new_tokens <= MAX_TOKENS, "max_tokens", f"at most {MAX_TOKENS:,}")
         refuse_unless(options.num_samples <= MAX_TEXTS, "n", f"at most {MAX_TEXTS}")
+        numbers = options.num_samples * options.max_new_tokens * (1 + (self.alternatives or 0))
+        refuse_unless(self.stream or numbers * len(self.prompts) <= MAX_HELD, "max_tokens",
+                      "too much for one answer: stream it")
         return options
 
     def usage(self):
@@ -540,9 +540,10 @@ def chat_logprobs(tokens):
 
 # ---- the text as it grows: all this happens in the model's thread ------------------------------------------
 
-def grow(lm, ids, options, alternatives, offset):
+def grow(lm, ids, decoder, options, alternatives, offset):
     "num_samples texts that go on from ids, side by side. For each step a list: (row, what is new in it)."
-    texts = [Text(lm, ids, options.stop, alternatives, offset) for _ in range(options.num_samples)]
+    texts = [Text(lm.tokenizer, copy_of(decoder), options.stop, alternatives, offset)
+             for _ in range(options.num_samples)]
     steps = 0
     for new, logits, _ in gpt.generate(lm, ids, options):
         steps += 1
@@ -553,12 +554,26 @@ def grow(lm, ids, options, alternatives, offset):
     reason = "length" if steps == options.max_new_tokens else "stop"
     yield [(row, text.end(reason)) for row, text in enumerate(texts) if not text.reason]
 
+def copy_of(decoder):
+    "One that goes on by itself."
+    other = copy.copy(decoder)
+    if hasattr(other, "utf8"):                                # BPE's: bytes that wait for their rest
+        other.utf8 = copy.copy(other.utf8)
+    return other
+
+@dataclass
+class Part:
+    "What is new in a text."
+    text: str
+    tokens: list = ()
+    reason: str = None                                        # why the text ends here
+    counts: int = 0                                           # how many tokens it took
+
 class Text:
     "One text: what of it is sure by now, and how likely each of its tokens was."
 
-    def __init__(self, lm, ids, stops, alternatives, offset):
-        self.tokenizer = lm.tokenizer
-        self.decoder = lm.tokenizer.decoder(ids)
+    def __init__(self, tokenizer, decoder, stops, alternatives, offset):
+        self.tokenizer, self.decoder = tokenizer, decoder
         self.stops = gpt.StopTexts(stops)
         self.alternatives = alternatives                      # None: nobody asked for probabilities
         self.reason = None                                    # why it ended
@@ -588,13 +603,12 @@ class Text:
         return self.part(text, counts=0)
 
     def part(self, text, counts):
-        "counts: how many tokens it took"
         self.sent += len(text)
         tokens = [token for token in self.held if token.end <= self.sent]
         self.held = self.held[len(tokens):]
         if self.reason:                                       # a stop text may begin inside of a token
             tokens += [token for token in self.held if token.offset < self.sent]
-        return SimpleNamespace(text=text, tokens=tokens, reason=self.reason, counts=counts)
+        return Part(text, tokens, self.reason, counts)
 
     def look_at(self, i, logits):
         "How likely a token was, and what else was."
@@ -619,6 +633,7 @@ class Text:
 def serve_command(asked):
     config = gpt.fill(ServeConfig, asked)
     defaults = gpt.fill(gpt.SampleConfig, {name: asked.get(name) for name in DEFAULTS})
+    gpt.expect(defaults.max_new_tokens <= MAX_TOKENS, f"--max_new_tokens: at most {MAX_TOKENS:,}")
     open_to_all = config.host not in THIS_MACHINE
     gpt.expect(config.api_key or not open_to_all,
                f"--host {config.host} can be reached by others: give an --api_key, a secret, too")

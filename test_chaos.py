@@ -616,6 +616,22 @@ def test_output_to_a_full_disk_is_one_line(words, trained, house):
     assert done.status == 1 and done.err.count("error: ") == 1 and "Traceback" not in done.err, done
 
 
+@pytest.mark.parametrize("words", [["presets"], ["--help"], ["--version"]], ids=lambda words: words[0])
+def test_output_to_a_full_disk_is_one_line_of_the_whole_program(words):
+    "These leave by SystemExit, with all that they have said in a buffer."
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, str(HERE / "gpt.py"), *words]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1 and done.stderr.count("error: ") == 1 and done.stderr.count("\n") == 1, done
+
+
+def test_nohup_is_obeyed(place, house):
+    ignored = "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    hangs_up = "before_step(lambda step: step == 7 and signal.raise_signal(signal.SIGHUP))"
+    done = house.run("train", *flags(out_dir="r"), patch=ignored + hangs_up)
+    assert done.status == 0 and log("r")[-1]["reason"] == "done"
+
+
 # ---- F16: smaller ones -------------------------------------------------------------------------------------
 
 

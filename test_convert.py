@@ -221,7 +221,8 @@ def test_the_files_of_an_export(exported):
                      "tokenizer.json", "tokenizer_config.json"}
     config = json.loads((folder / "config.json").read_text())
     assert config["n_ctx"] == config["n_positions"] == 64 and config["bos_token_id"] is None
-    assert json.loads((folder / "generation_config.json").read_text())["max_length"] == 64
+    generation = json.loads((folder / "generation_config.json").read_text())
+    assert generation["max_length"] == 64 and generation["top_k"] == 0  # transformers' own is 50
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "2.5000" in card and "300" in card and "python gpt.py train --preset nano --level char" in card
     assert 'model="char-hf")' in card                          # and not where this folder lies
@@ -372,6 +373,35 @@ def test_an_export_tells_nobody_where_things_lay(tmp_path):
     run.checkpoint = {"model_config": vars(model), "train_config": vars(config)}
     command = run.command()
     assert command.endswith("--level char --data diary.txt --teacher a --teacher b")
+
+
+@pytest.mark.parametrize("source,told", [
+    ("https://me:word@host:80/a.jsonl?signature=1#x", "https://host:80/a.jsonl"),
+    ("file:///home/me/diary.jsonl", "diary.jsonl"),
+    ("https://host/a.txt", "https://host/a.txt"),
+])
+def test_no_password_is_published(source, told):
+    assert convert.without_folder(source) == told
+
+
+def test_files_of_two_revisions_are_not_mixed(place, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(place / "hub"))
+    snapshots = place / "hub" / "models--owner--name" / "snapshots"
+    for revision, name in (("aaa", "model.safetensors"), ("bbb", "config.json")):
+        (snapshots / revision).mkdir(parents=True)
+        (snapshots / revision / name).touch()
+    asked = []
+    monkeypatch.setattr(gpt.other_file("data"), "download", lambda url: asked.append(url) or "fetched")
+    find = convert.hub_finder("owner/name")
+    assert find("model.safetensors").parent.name == "aaa"
+    assert find("config.json") == "fetched" and asked[0].endswith("owner/name/resolve/aaa/config.json")
+
+
+def test_words_of_one_letter_are_words(place):
+    tokenizer = gpt.WordTokenizer.train("A C G T A C G T C C A " * 9, gpt.TrainConfig())
+    convert.write_tokenizer(tokenizer, 16, place)
+    back = convert.read_tokenizer(lambda name: place / name if (place / name).exists() else None, "x")
+    assert back.state == tokenizer.state
 
 
 def test_of_two_snapshots_in_the_cache_the_newest_revision_is_read(place, monkeypatch):

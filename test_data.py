@@ -393,9 +393,12 @@ def test_standard_input(place):
     assert f"{folder} is ready: 630 tokens" in done.stdout
     assert whole(folder) == "line of a log\n" * 50
     assert not list(Path("data/raw").iterdir())
+    Path("data/raw/stdin-logs-char.txt").write_text("what a kill has left")
     done = run("-", "--name", "logs", input="what comes the next day\n" * 50)  # is another text
     assert f"{folder} is ready" in done.stdout
     assert whole(folder) == "what comes the next day\n" * 50
+    assert not list(Path("data/raw").iterdir())
+    fails("-", "-", told="standard input, can be read only once")
 
 
 def test_gutenberg_header_and_licence(place):
@@ -678,6 +681,74 @@ def test_what_is_here_is_not_made_again(place, capsys):
     make("a.txt", "--val_fraction=0.2")
     assert whole(made).endswith("more")
     assert not list(Path("data").glob("*.old*"))
+
+
+def test_files_of_others_stay(place):
+    Path("a.txt").write_text(TEXT)
+    mine = Path("data/a-char/mine.txt")
+    mine.parent.mkdir(parents=True)
+    mine.write_text("precious")
+    fails("a.txt", told="data/a-char is there, and data.py did not make it: give a --name")
+    assert mine.read_text() == "precious"
+    mine.unlink()
+    made = make("a.txt")  # an empty folder is nobody's
+    mine.write_text("precious")
+    make("a.txt", "--val_fraction=0.2")
+    assert meta_of(made)["val_tokens"] == 12_000
+    kept, = Path("data").glob("a-char.old-*")
+    assert [path.name for path in kept.iterdir()] == ["mine.txt"]
+
+
+def test_what_was_made_of_the_first_files_is_taken(place, monkeypatch, capsys):
+    "Training asks for a corpus by its name alone."
+    for n in range(3):
+        Path(f"{n}.txt").write_text(f"{n}" * 500)
+    corpus = data.Corpus("1 kB", "", [str(place / f"{n}.txt") for n in range(3)])
+    monkeypatch.setitem(data.CORPORA, "numbers", corpus)
+    made = make("numbers", "--shards=2")
+    capsys.readouterr()
+    assert make("numbers") == made and "0" in whole(made) and "2" not in whole(made)
+    said = capsys.readouterr()
+    assert "has the first files of numbers; --shards 3 takes all" in said.err and "already here" in said.out
+    make("numbers", "--val_fraction=0.2")  # something else is another text
+    assert "2" in whole(made)
+
+
+def test_shards_are_those_of_each_source(place, monkeypatch):
+    for name in "abc":
+        Path(f"{name}.txt").write_text(name * 500)
+    monkeypatch.setitem(data.CORPORA, "letters", data.Corpus("1 kB", "", ["a.txt", "b.txt"]))
+    text = whole(make("letters", "c.txt", "--shards=1"))
+    assert "a" in text and "b" not in text and "c" in text
+
+
+def test_the_separator_of_a_corpus_counts_also_behind_others(place, monkeypatch):
+    Path("own.txt").write_text("mine " * 100)
+    Path("tales.txt").write_text("one<|end|>two<|end|>" * 50)
+    monkeypatch.setitem(data.CORPORA, "tales", data.Corpus("1 kB", "", ["tales.txt"], separator="<|end|>"))
+    assert "<" not in whole(make("own.txt", "tales"))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(alphabet="ab-", max_size=40), st.sampled_from(["-", "--", "-a-"]), st.integers(1, 7))
+def test_a_separator_may_lie_across_blocks(text, separator, size):
+    blocks = [text[n:n + size] for n in range(0, len(text), size)]
+    assert list(data.separated(blocks, separator)) == text.split(separator)
+
+
+def test_an_address_may_be_long():
+    address = "https://host/some/text.txt?signature=" + "0123456789" * 60
+    assert data.find(address) == ([address], [])
+    options = data.command_line([address])
+    assert data.folder_of(options) == Path("data/text-char")
+    assert gpt.other_file("recipes").files_of(address) == []
+    chinese = data.raw_file("https://host/" + "\u4e2d" * 80 + ".txt")
+    assert len(os.fsencode(chinese.name)) < 200 and chinese.suffix == ".txt"
+
+
+def test_a_file_may_have_a_colon_in_its_name(place):
+    Path("std::vector.txt").write_text(TEXT)
+    assert "".join(data.documents("std::vector.txt", data.command_line(["x"]))).strip("\0") == TEXT
 
 
 def test_a_copy_that_a_person_has_made_stays(place):

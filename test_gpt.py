@@ -4,6 +4,7 @@ What tools.py does (presets, runs, plot, eval, chat, bench, trackers, live displ
 import ast
 import base64
 import contextlib
+import copy
 import dataclasses
 import functools
 import json
@@ -405,7 +406,7 @@ BAD = [
     (["train", "--learning_rate", "fast"], "a number"),
     (["train", "--bias", "perhaps"], "true, false"),
     (["train", "--max_iters"], "expected one argument"),
-    (["train", "--max_iters", "0"], "--max_minutes"),
+    (["train", "--max_iters", "0", "--epochs", "0"], "--max_minutes"),
     (["train", "--vocab_size", "100"], "vocab_size >= 258"),
     (["train", "--data", "no/such/file.txt"], "no/such/file.txt"),
     (["train", "--data", "empty.txt"], "nothing to learn from"),
@@ -537,6 +538,11 @@ def test_words_read_as_text():
     )
     tokenizer = gpt.WordTokenizer.train((text + "\n\n") * 3 + "the and " * 9, TRAIN)
     assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_a_number_takes_the_capital_of_a_sentence():
+    tokenizer = gpt.WordTokenizer.train("42 men came. 1984 was long. " * 3, TRAIN)
+    assert tokenizer.decode(tokenizer.encode("42 men came. 1984 was long.")) == "42 men came. 1984 was long."
 
 
 def test_words_keep_their_commonest_spelling():
@@ -711,7 +717,7 @@ def test_what_is_no_plain_text_goes_through_data_py(place):
 
 def test_tokens_of_ones_own_need_data_py(place, monkeypatch):
     monkeypatch.setattr(gpt, "HERE", place)
-    with pytest.raises(gpt.RunError, match="needs data.py beside gpt.py, to learn tokens of its own"):
+    with pytest.raises(gpt.RunError, match="needs data.py beside gpt.py"):
         mini(level="bpe", vocab_size=300)
 
 
@@ -1355,7 +1361,7 @@ def test_the_cost_of_a_token_does_not_grow():
 @pytest.mark.parametrize("dtype,off", [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
 def test_laid_out_for_speed_it_says_the_same(dtype, off):
     it = lm()
-    fast, ids = gpt.inference_copy(it.model, dtype), torch.tensor([[1, 2, 3, 4, 5]])
+    fast, ids = gpt.laid_out(copy.deepcopy(it.model), dtype), torch.tensor([[1, 2, 3, 4, 5]])
     with torch.no_grad():
         logits = it.model(ids)
         cached = fast(ids, gpt.Cache(fast, 1), last_only=True)
@@ -1846,7 +1852,7 @@ def test_a_process_that_runs_out_of_memory_takes_smaller_parts_and_the_others_to
 def test_a_text_of_which_most_words_are_unknown_is_told(place):
     (place / "chinese.txt").write_text("\n".join(f"第{i}句话和别的都不一样。" for i in range(2000)))
     told = warnings_in(mini(data="chinese.txt", level="word", max_iters=1, out_dir="words").out_dir)
-    assert any("% of the text to test on are <unk>" in text and "--level char" in text for text in told)
+    assert any("% of the validation text is <unk>" in text and "--level char" in text for text in told)
     assert not warnings_in(mini(data="chinese.txt", max_iters=1, out_dir="characters").out_dir)
     assert not warnings_in(mini(data="builtin", level="word", max_iters=1, out_dir="english").out_dir)
 
@@ -2214,7 +2220,36 @@ def test_a_run_is_not_tested_on_what_it_has_learned_from(place):
         gpt.train(resume="run", max_iters=2, val_fraction=0.3)
 
 
-@pytest.mark.parametrize("train_loss,why", [(1.0, "learns the text by heart"), (9.0, "a lower --learning_rate")])
+def test_a_run_counts_its_steps_by_one_measure(place):
+    size = mini(max_iters=1, out_dir="run") and saved("run")["train_config"]["batch_size"]
+    with pytest.raises(gpt.UserError, match=f"--batch_size: this run goes on with {size}, .* --micro_batch saves"):
+        gpt.train(resume="run", max_iters=2, batch_size=size + 1)
+    assert gpt.train(resume="run", max_iters=2, batch_size=size).reason == "done"
+
+
+def test_a_limit_of_zero_is_none():
+    "It leaves the preset's other limits as they are."
+    _, usual = gpt.configure({"preset": "nano"})
+    _, config = gpt.configure({"preset": "nano", "max_iters": 0})
+    assert config.max_iters == 0 and config.epochs == usual.epochs > 0
+
+
+def test_memory_that_runs_out_is_one_line(trained, monkeypatch, capsys):
+    def no_room(*_):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 GB")
+
+    monkeypatch.chdir(trained)
+    monkeypatch.setattr(gpt, "Cache", no_room)
+    with pytest.raises(SystemExit) as end:
+        typed("sample", "--num_samples", "1000")
+    assert end.value.code == 1
+    assert capsys.readouterr().err.endswith("error: there is not enough memory for this\n")
+    monkeypatch.setattr(gpt, "Cache", lambda *_: [].nothing)
+    with pytest.raises(AttributeError):  # a bug keeps its traceback
+        typed("sample")
+
+
+@pytest.mark.parametrize("train_loss,why", [(1.0, "is memorizing the text"), (9.0, "a lower --learning_rate")])
 def test_why_validation_loss_rises(train_loss, why, place, monkeypatch):
     losses = iter([3.0, 2.0, *[loss for i in range(9) for loss in (train_loss, 3.0 + i)]])
     monkeypatch.setattr(gpt, "mean_loss", lambda *asked: next(losses))
@@ -2619,7 +2654,7 @@ INTERRUPTED = [
     "train save_checkpoint",
     "sample load_checkpoint",
     "sample load_tokenizer",
-    "sample inference_copy",
+    "sample laid_out",
     "sample pick",
 ]
 
@@ -2704,6 +2739,15 @@ def test_precision_and_threads_are_chosen_and_kept(dtype, place, monkeypatch, ca
     other = "bfloat16" if dtype == "float32" else "float32"
     asked = used_by(gpt.train(resume=result.out_dir, max_iters=6, dtype=other, threads=1))
     assert asked["dtype"] == other and asked["threads"] == 1
+
+
+def test_threads_are_kept_where_the_precision_was_asked_for(place, monkeypatch):
+    result = mini(dtype="float32", threads=2, max_iters=1)
+    monkeypatch.setattr(gpt, "ALL_THREADS", 1)  # on another computer
+    checkpoint = saved(result.out_dir)
+    checkpoint["train_config"]["threads"] = 0   # as if they had been chosen there
+    torch.save(checkpoint, Path(result.out_dir, "latest.pt"))
+    assert used_by(gpt.train(resume=result.out_dir, max_iters=2))["threads"] == 2
 
 
 def test_a_dtype_of_torch_is_a_dtype(place):
@@ -2936,7 +2980,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(trained):
 # ---- the README --------------------------------------------------------------------------------------------
 
 README = (HERE / "README.md").read_text(encoding="utf-8")
-RECIPES = (HERE / "docs" / "recipes.md").read_text(encoding="utf-8")
+DOCS = "".join(path.read_text(encoding="utf-8") for path in sorted((HERE / "docs").glob("*.md")))
 
 
 def commands_in(text):
@@ -2949,7 +2993,7 @@ def commands_in(text):
 def test_the_readme_asks_for_what_there_is():
     said = commands_in(README)
     assert len(said) > 15
-    for words in said + commands_in(RECIPES):
+    for words in said + commands_in(DOCS):
         words = ["nano" if word == "NAME" and "--level" in words else word for word in words]
         words = ["char" if word == "LEVEL" else word for word in words]
         if "NAME" not in words and "--help" not in words:

@@ -208,6 +208,41 @@ def test_a_limit_that_is_asked_for_unsets_those_of_auto(place):
         assert limits == {**dict.fromkeys(gpt.LIMITS, 0), name: float(value)}
 
 
+def test_a_limit_of_zero_is_none(place):
+    "Without minutes the passes end the run, of the shape that the usual minutes have."
+    usual = chosen(data="story.txt")
+    for zero in ("0", 0):
+        assert chosen(data="story.txt", max_minutes=zero, max_iters=zero).values == usual.values
+    assert recipes.limits_in({"max_iters": "0", "epochs": 2, "max_minutes": None}, gpt.LIMITS) == ["epochs"]
+
+
+def test_auto_takes_the_tokens_of_a_prepared_folder(place):
+    Path("chars").mkdir()
+    meta = {"level": "char", "vocab_size": 90, "train_bytes": 9_000_000, "val_bytes": 1_000_000}
+    Path("chars/meta.json").write_text(json.dumps(meta))
+    Path("pieces").mkdir()
+    Path("pieces/meta.json").write_text(json.dumps({**meta, "level": "bpe", "vocab_size": 50257}))
+    for name, fixed in (("chars", {"level": "char"}), ("pieces", {"level": "bpe", "vocab_size": 50257})):
+        values = recipes.auto({"data": name, "max_minutes": 5, "device": "cpu"})
+        assert {key: values.get(key) for key in fixed} == fixed
+    assert recipes.fixed_by_folder(Path("story.txt")) == recipes.fixed_by_folder(Path("none")) == {}
+
+
+def test_a_preset_of_ones_own_called_auto_needs_a_rule(place):
+    Path("own.json").write_text(json.dumps({"auto": {"n_layer": 2}}))
+    with pytest.raises(gpt.UserError, match="preset auto has no rule"):
+        gpt.configure({"presets": "own.json", "preset": "auto"})
+    gpt.run_command("presets", {"presets": "own.json"})
+
+
+def test_a_gpu_in_no_table_is_faster_than_a_core():
+    model, config = gpt.configure({"preset": "small"})
+    model.vocab_size = 98
+    core, unknown = (recipes.by_arithmetic(device)(model, config)[0]
+                     for device in ({"device": "cpu"}, {"device": "cuda", "name": "a new one"}))
+    assert unknown > 10 * core
+
+
 def test_the_choice_is_explained_in_one_line(place):
     choice = chosen(max_minutes="10", data="story.txt")
     assert choice.why.count("\n") == 0
@@ -273,6 +308,14 @@ def test_the_grid_prints_its_table(place):
     assert float(cells[-1].strip("+%")) == pytest.approx(100 * auto / min(auto, *by_hand) - 100, abs=0.2)
 
 
+@pytest.mark.slow
+def test_a_grid_ends_with_the_first_run_that_fails(place):
+    words = ["docs/grid.py", str(place / "none.txt"), "--minutes", "1", "--jobs", "1"]
+    command = [sys.executable, GPT.parent / words[0], *words[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and len(list((place / "runs" / "grid").glob("*.log"))) < 4
+
+
 def test_processes_that_share_a_run_choose_the_same(place, monkeypatch, capsys):
     monkeypatch.setattr(recipes, "measured", None)
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -324,7 +367,7 @@ def test_auto_tries_no_shape_that_is_far_too_large(place):
         return machine(m, t)
 
     recipes.chosen(gpt.load_presets(), {"data": "story.txt", "max_minutes": "0.1"}, 40_000, speed)
-    assert tried == [48]
+    assert tried == [48, 96]
 
 
 def test_auto_has_no_shape_for_weights_that_have_one():

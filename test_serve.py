@@ -419,6 +419,9 @@ def test_api_key(start):
             assert json.loads(answer)["error"]["code"] == "invalid_api_key"
     assert served.http("GET", "/health")[0] == 200
     assert served.http("GET", "/")[0] == 200
+    for path in ("/%761/models", "/v%31/models", "/%76%31/completions?v=1"):
+        method = "GET" if "models" in path else "POST"
+        assert served.http(method, path, {"prompt": "The"})[0] == 401, path
 
 
 # ---- mistakes ----------------------------------------------------------------------------------------------
@@ -472,6 +475,21 @@ def test_what_asks_for_nothing_is_taken(served):
                 logit_bias={}, suffix=None, model="gpt-3.5-turbo-instruct", stop=None, n=None, logprobs=None)
     served.post("/v1/chat/completions", messages=[{"role": "user", "content": "Why"}], max_tokens=1,
                 tools=[], response_format={"type": "text"}, presence_penalty=0.0, store=False)
+
+
+def test_an_answer_that_is_held_whole_has_a_limit(served):
+    much = {"prompt": ["a"] * 10, "max_tokens": 100_000, "n": 16, "logprobs": 20}
+    status, _, answer = served.http("POST", "/v1/completions", much)
+    assert status == 400 and "stream it" in json.loads(answer)["error"]["message"]
+
+
+def test_several_texts_of_one_prompt_have_decoders_of_their_own():
+    lm = model("bpe")
+    first = lm.tokenizer.decoder()
+    second = serve.copy_of(first)
+    *begun, last = lm.tokenizer.encode("é")
+    assert begun and first.add(begun[0]) == ""
+    assert second.end() == "" and first.end() == "\N{REPLACEMENT CHARACTER}"
 
 
 def test_wrong_places_and_sizes(served):

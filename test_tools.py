@@ -549,24 +549,25 @@ def test_a_run_ends_with_how_good_that_is_and_what_to_try_next(place):
 
     usual = gpt.load_presets()["nano"]["word"]["expect"].split()[1]
     short, of_it = "The run has read the text ", " times: more text would help most."
-    better = "Lower yet:\n  python gpt.py train --preset micro --level word"
-    assert said(4.9712) == f"4.97 per word: nano usually comes to {usual}. {better}"
-    assert f"comes to {usual} without --max_iters." in said(5.5, max_iters=100)
+    better = "To go lower:\n  python gpt.py train --preset micro --level word"
+    assert said(4.9712) == f"4.97 per word: nano usually reaches {usual}. {better}"
+    assert f"reaches {usual} without --max_iters." in said(5.5, max_iters=100)
     assert said(5.5, data="my text.txt") == f"{better} --data 'my text.txt'"
     changed = said(5.5, n_layer=1, n_head=1, optimizer="adamw", teacher="runs/t", threads=1, eval_interval=50)
-    assert f"comes to {usual} without --n_layer --n_head --teacher --optimizer." in changed
+    assert f"reaches {usual} without --n_layer --n_head --teacher --optimizer." in changed
     assert changed.endswith("--preset micro --level word --teacher runs/t")
     assert said(3.0, level="bpe", vocab_size=500).endswith("--preset micro --level bpe --vocab_size 500")
     assert said(3.0, level="bpe").endswith("--preset micro --level bpe")  # which learns its own
     longer = said(1.5, "time", preset="laptop", level="char", data="shakespeare", max_minutes=3, n_embd=64)
     assert longer.endswith("--preset laptop --max_minutes 6 --level char --data shakespeare --n_embd 64")
-    assert said(5.5, steps=99) == f"5.50 per word: nano usually comes to {usual}. {short}35{of_it}"
+    assert said(5.5, steps=99) == f"5.50 per word: nano usually reaches {usual}. {short}35{of_it}"
     enough = said(1.5, preset="laptop", level="char", data="shakespeare")
-    assert enough == f"1.50 per character: laptop usually comes to 1.45. {short}15{of_it}"
+    assert enough == f"1.50 per character: laptop usually reaches 1.45. {short}15{of_it}"
     more = said(1.5, "time", preset="laptop", level="char", data="shakespeare", max_minutes=3)
-    assert more.startswith("1.50 per character: laptop usually comes to 1.45. Lower yet:")
+    assert more.startswith("1.50 per character: laptop usually reaches 1.45. To go lower:")
     assert more.endswith("--preset laptop --max_minutes 6 --level char --data shakespeare")
     assert said(3.0, preset="gpt2", level="bpe") == ""
+    assert said(9.9, "stopped") == ""  # --resume is what comes next
 
 
 def test_a_text_of_ones_own_is_compared_with_a_packer(place):
@@ -995,6 +996,22 @@ def test_alternatives_read_as_they_would_come_after_the_token_before():
     assert second.alternatives[0][0] == "é"
 
 
+def test_alternatives_have_their_capitals_where_the_text_has_them():
+    tokenizer = gpt.WordTokenizer.train("It was so, he said. It was said so. " * 5, gpt.TrainConfig())
+    said, = tokenizer.encode("said")
+    for before, reads in (("so,", " said"), ("so.", " Said")):
+        decoder = tokenizer.decoder(tokenizer.encode(before))
+        assert tools.would_read(decoder, said) == reads == tools.would_read(decoder, said)
+
+
+def test_a_character_of_three_tokens_is_an_alternative(tmp_path):
+    it = bytewise_lm("♥")
+    decoder = it.tokenizer.decoder()
+    first, second, third = it.tokenizer.encode("♥")
+    assert decoder.add(first) == decoder.add(second) == ""
+    assert tools.would_read(decoder, third) == "♥" == tools.would_read(decoder, third)
+
+
 def test_more_alternatives_than_tokens():
     for piece in tools.xray(lm(vocab=5), "AB", probs=9, max_new_tokens=3):
         assert len(piece.alternatives) == 5
@@ -1353,6 +1370,23 @@ def test_eval_by_rows(inside, capsys):
     assert found["scored"] == 16 * found["windows"]
 
 
+def test_eval_by_rows_of_blank_ones(inside):
+    Path("rows.txt").write_text("a row\n" * 90 + "\n" * 80)
+    with pytest.raises(gpt.UserError, match="rows.txt: its val split has only blank rows"):
+        command("eval --data rows.txt --rows")
+
+
+@pytest.mark.parametrize("n", [6, 7, 11, 12, 23])
+@pytest.mark.parametrize("stride", [1, 3, 5])
+def test_each_token_is_scored_once_with_as_much_before_it_as_there_is(n, stride):
+    T = 5
+    inputs, targets = tools.windows_of(np.arange(n), T, stride)
+    scored = targets[targets >= 0].tolist()
+    assert sorted(scored) == list(range(1, n))
+    for row_in, row_out in zip(inputs.tolist(), targets.tolist()):
+        assert all(y == x + 1 for x, y in zip(row_in, row_out) if y >= 0)
+
+
 def test_eval_of_a_folder(inside, capsys):
     it = gpt.load("runs/a")
     text = Path("story.txt").read_text()[:3000]
@@ -1430,6 +1464,14 @@ def test_eval_reads_another_text_with_the_tokens_of_the_model(place, capsys):
         command("eval runs/bpe --data other.jsonl")
 
 
+def test_eval_on_all_of_the_text_that_has_taught_the_tokens(place, capsys):
+    "data.py has made only the two splits of training from it."
+    out = mini(data="story.txt", level="bpe", vocab_size=300, max_iters=1, out_dir="own").out_dir
+    n = len(gpt.load(out).tokenizer.encode(Path("story.txt").read_text(encoding="utf-8")))
+    capsys.readouterr()
+    assert answer(capsys, "eval own --split test --json")["tokens"] == n
+
+
 def test_eval_of_a_model_of_which_nobody_knows_the_text(inside):
     checkpoint = torch.load("runs/a/best.pt", weights_only=True)
     checkpoint["train_config"] = {"level": "char", "data": ""}  # as of GPT-2
@@ -1487,6 +1529,7 @@ def test_bench_skips_what_does_not_fit(monkeypatch, capsys):
     command("bench")
     shown = capsys.readouterr().out
     assert "nano" in asked and "tiny" in asked and "gpt2" not in asked and "gpt2-xl" not in asked
+    assert not {"auto", "finetune"} & set(asked)  # which have no shape of their own
     assert re.search(r"^gpt2-xl +skipped: needs about \d+\.\d GB, more than a CPU has$", shown, re.M)
     command("bench --preset gpt2-xl")  # who names it, gets it
     assert asked[-1] == "gpt2-xl"
@@ -1503,9 +1546,13 @@ def test_bench_goes_on_after_a_preset_that_failed(monkeypatch, capsys, tmp_path)
     def measure(name, *_):
         raise gpt.RunError("no")
 
-    monkeypatch.setattr(tools, "measure", measure)
-    command("bench --preset nano")
-    assert "nano          took too long or did not fit" in capsys.readouterr().out
+    def no_room(*_):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    for fails in (measure, no_room):
+        monkeypatch.setattr(tools, "measure", fails)
+        command("bench --preset nano")
+        assert "nano          took too long or did not fit" in capsys.readouterr().out
 
 
 @POSIX

@@ -17,6 +17,7 @@ what stands below its `import torch` (gpt.load, gpt.mean_loss, gpt.torch ...) is
 """
 import bz2
 import contextlib
+import copy
 import functools
 import importlib.util
 import json
@@ -69,11 +70,11 @@ RUN_COLUMNS = {                                               # of the table: ho
     "level": lambda run: run.part("train").get("level"),
     "data": lambda run: run.part("train").get("data"),
     "weights": lambda run: run.weights,
-    "steps": lambda run: run.rows[-1].step if run.rows else None,
+    "steps": lambda run: run.step or None,
     "best": lambda run: best_of(run).val,
     "at": lambda run: best_of(run).step,
     "bits/byte": lambda run: best_of(run).bits,
-    "tokens/s": lambda run: round(run.speed or 0),
+    "tokens/s": lambda run: run.speed and round(run.speed),
     "state": outcome,
     "when": lambda run: time.strftime("%Y-%m-%d %H:%M", time.localtime(run.when)),
 }
@@ -350,6 +351,8 @@ LOSS_IS_PER = {"char": "character", "word": "word", "bpe": "token"}
 
 def afterwards(result):
     "Two sentences for the end of a run, as far as there is something to be said."
+    if result.reason == "stopped":                            # it is not done: --resume comes first
+        return ""
     settings = json.loads((Path(result.out_dir) / "config.json").read_text(encoding="utf-8"))
     used = {**settings["model"], **settings["train"]}
     name, level = used["preset"], used["level"]
@@ -361,7 +364,7 @@ def afterwards(result):
     if usual := usual_loss(used):
         but = f" without --{' --'.join(changed)}" if changed else ""
         loss = f"{result.best_val_loss:.2f} per {LOSS_IS_PER[level]}"
-        said.append(f"{loss}: {name} usually comes to {usual}{but}.")
+        said.append(f"{loss}: {name} usually reaches {usual}{but}.")
     elif compared := beside_bzip2(used, result.history):
         said.append(compared)
     last_step = max((row["step"] for row in result.history), default=math.inf)
@@ -369,7 +372,7 @@ def afterwards(result):
     if by_passes and used["epochs"] >= MANY_PASSES:
         said.append(f"The run has read the text {used['epochs']:g} times: more text would help most.")
     elif better := next_command(presets[name], used, changed, result.reason):
-        said.append(f"Lower yet:\n  {better}")
+        said.append(f"To go lower:\n  {better}")
     return gpt.printable(" ".join(said))
 
 def presets_of(used):
@@ -384,7 +387,8 @@ def usual_loss(used):
     usual = re.fullmatch(r"loss ([\d.]+) on (.+)", recipe.get("expect", ""))
     return usual[1] if usual and usual[2] == used["data"] else ""
 
-COMPARED = range(10_000, 1_000_000)                           # bytes: bzip2 has no time to learn from fewer
+FEWEST_COMPARED = 10_000                                      # bytes: bzip2 learns nothing from fewer
+MOST_COMPARED = 1_000_000
 
 def beside_bzip2(used, history):
     "A yardstick for a text of one's own: who guesses well what comes next could pack it well. Or nothing."
@@ -397,8 +401,8 @@ def beside_bzip2(used, history):
         text = gpt.read_text(used["data"])
     except gpt.UserError:                                     # it is no more
         return ""
-    held_out = text[int((1 - used["val_fraction"]) * len(text)):].encode()[:COMPARED.stop]
-    if len(held_out) < COMPARED.start:
+    held_out = text[int((1 - used["val_fraction"]) * len(text)):].encode()[:MOST_COMPARED]
+    if len(held_out) < FEWEST_COMPARED:
         return ""
     packed = 8 * len(bz2.compress(held_out)) / len(held_out)
     return (f"{min(bits):.2f} bits per byte of the held-out text; bzip2, which has not read the rest, needs "
@@ -456,8 +460,8 @@ def shorten_evaluations(run):
     seconds_a_row = recipes.median_ms(evaluate) / 1e3 / some
     room = EVALUATION_SHARE * 60 * run.config.max_minutes
     fit = min(rows, room / seconds_a_row / len(run.splits))
-    # To evaluate a row of both splits costs 2/3 of training on one: so a tenth of the time between two.
-    between = 0.15 * run.config.eval_interval * run.config.batch_size
+    # To evaluate a row of both splits costs 2/3 of training on one.
+    between = recipes.EVALUATING * 3 / 2 * run.config.eval_interval * run.config.batch_size
     fit = min(fit, max(between, FEWEST_TOKENS / run.model_config.block_size))
     fit = max(some, int(fit))
     fit = -int(run.ranks.all_reduce_max(-fit)[0])             # the fewest of all processes
@@ -539,12 +543,19 @@ def mean_expectation(models, ids):
 class Piece(str):
     "The text of a token, with .token, its id, .prob and .alternatives."
 
+def would_read(decoder, i):
+    "The text of a token if it came next. The decoder stays where it is."
+    decoder = copy.copy(decoder)
+    if hasattr(decoder, "utf8"):                              # BPE's: bytes that wait for their rest
+        decoder.utf8 = copy.copy(decoder.utf8)
+    return decoder.add(i)
+
 def xray(lm, prompt, probs=3, **options):
     """Like lm.stream, but token by token, each with .prob, its probability for the model, and .alternatives:
     so many of the likeliest tokens as probs says, as [text, probability]. The text is how it would read."""
     options = gpt.sampling({**options, "num_samples": 1})
     stops = gpt.StopTexts(options.stop)
-    before = lm.encode(prompt)[-1]
+    decoder = lm.tokenizer.decoder(lm.encode(prompt))
     held = []                                                 # pieces whose text is not sure yet
     settled = 0                                               # characters of them that no stop text can take
     for text, i, logits in lm.tokens(prompt, options):
@@ -557,8 +568,8 @@ def xray(lm, prompt, probs=3, **options):
             piece.prob = float(shares[i])
             piece.token = i
             for other, share in zip(likeliest.indices.tolist(), likeliest.values.tolist()):
-                piece.alternatives.append([lm.tokenizer.decoder([before]).add(other), share])
-            before = i
+                piece.alternatives.append([would_read(decoder, other), share])
+            decoder.add(i)
         held.append(piece)
         settled += len(stops.add(text))
         while held and len(held[0]) <= settled:
@@ -849,16 +860,17 @@ class JsonChat:
         seen = context_at(self.lm.config.block_size, len(ids), len(before))
         ids = [*ids, *before][-seen:]
         layers = []
+        decoder = self.lm.tokenizer.decoder(ids)
         for layer in look_inside(self.lm, ids):
             shares = layer.logits.softmax(-1)
             likeliest = shares.topk(min(3, len(shares)))
             says = []
             for i, share in zip(likeliest.indices.tolist(), likeliest.values.tolist()):
-                says.append([self.lm.tokenizer.decoder(ids[-1:]).add(i), share])
+                says.append([would_read(decoder, i), share])
             looks = layer.attention.mul(1e4).round().div(1e4).tolist()  # four digits: shorter lines
             layers.append({"says": says, "prob": float(shares[token]), "looks": looks})
-        decoder = self.lm.tokenizer.decoder()
-        self.tell("inside", id=name, texts=[decoder.add(i) for i in ids], layers=layers)
+        reader = self.lm.tokenizer.decoder()
+        self.tell("inside", id=name, texts=[reader.add(i) for i in ids], layers=layers)
 
 def chat_command(asked):
     options = {name: asked[name] for name in gpt.knobs(gpt.SampleConfig) if name in asked}
@@ -888,19 +900,23 @@ def export_command(asked):
 @dataclass
 class EvalConfig:
     "on which text, and how"
-    data: str = gpt.knob("", "as in training; empty: what the run was trained on")
+    data: str = gpt.knob("", "as in training; empty: what the (first) run was trained on")
     split: Literal["val", "test"] = gpt.knob("val", "test: the folder's test.bin, or all of a text file")
-    stride: int = gpt.knob(0, "tokens from a window to the next; 0: no overlap", "stride >= 0")
+    stride: int = gpt.knob(0, "tokens between the starts of windows; 0: no overlap", "stride >= 0")
 
 def windows_of(ids, T, stride):
     """A split, window by window, each beginning stride tokens after the one before -> inputs and targets,
     (windows, T) each. Each token but the first is scored once; what is not scored is -100."""
-    starts = np.arange(0, max(1, len(ids) - 1 - T + stride), stride)
-    where = starts[:, None] + np.arange(T)                    # (windows, T)
-    padded = np.append(ids.astype(np.int64), np.full(T + stride, -100))
-    targets = padded[where + 1]
-    targets[1:, :max(0, T - stride)] = -100                   # scored in the window before
-    return gpt.torch.from_numpy(padded[where].clip(0)), gpt.torch.from_numpy(targets)
+    windows = -(-(len(ids) - 1 - T + stride) // stride)       # rounded up
+    padded = np.full((windows - 1) * stride + T + 1, -100)
+    padded[:len(ids)] = ids
+    padded = gpt.torch.from_numpy(padded)
+    inputs = padded[:-1].clip(0).unfold(0, T, stride)         # views: the split is in memory once
+    targets = padded[1:].unfold(0, T, stride)
+    if stride < T:
+        targets = targets.clone()
+        targets[1:, :T - stride] = -100                       # scored in the window before
+    return inputs, targets
 
 def split_of_folder(lm, folder, split):
     "-> ids and the text of each document, from a folder that data.py made."
@@ -927,6 +943,7 @@ def split_of_text(lm, source, split, val_fraction, by_rows):
     parts = [text]
     if by_rows:
         parts = [row for row in text.splitlines(keepends=True) if row.strip()]
+        gpt.expect(parts, f"{source}: its {split} split has only blank rows")
     ids = np.concatenate([lm.tokenizer.encode_to_numpy(part) for part in parts])
     return ids, [text]
 
@@ -939,7 +956,7 @@ class Ensemble:
         "They are: nothing of them is trained."
 
     def __call__(self, ids, targets):
-        return gpt.loss_of(mean_expectation(self.models, ids).log(), targets)
+        return gpt.loss_of(mean_expectation(self.models, ids).log(), targets)  # logits, up to a constant
 
 def eval_command(asked):
     """The loss on a text, and what it comes to by word and by byte, so that all levels can be compared.
@@ -957,8 +974,8 @@ def eval_command(asked):
     source = config.data
     gpt.expect(source, f"give --data: nobody knows what {lm.path} was trained on")
     plain = source == "builtin" or recipes.is_plain_text(Path(source))
-    other_tokens = config.vocab_size > 0 and source != trained_on  # are what data.py would learn from it
-    if not (plain and other_tokens):
+    as_trained = source == trained_on and o.split == "val"    # which data.py may have made
+    if as_trained or not plain:                               # other plain texts get the model's tokens
         source = gpt.prepare(config, chosen=True)
     if Path(source).is_dir():
         gpt.expect(not by_rows, f"--rows is for the lines of a text file: leave it out for {source}")
@@ -974,7 +991,7 @@ def eval_command(asked):
         stride = min(o.stride, T) or T
         windows = windows_of(ids, T, stride)
     rows = max(1, 2 ** 24 // (T * lm.config.vocab_size))
-    model = Ensemble([lm.model for lm in lms])
+    model = lm.model if len(lms) == 1 else Ensemble([lm.model for lm in lms])
     loss = gpt.mean_loss(model, windows, rows, contextlib.nullcontext, gpt.Ranks(str(lm.device)))
     by_word = loss * n / max(1, sum(len(text.split()) for text in texts))
     by_byte = None
@@ -1039,7 +1056,7 @@ def rival(hf, m, config, device, new):
 
 def train_for_seconds(folder, name, config, asked):
     "Trains a preset on made-up tokens, in a process of its own, and returns what that run says."
-    letters = "".join(chr(2 ** 17 + i) for i in range(recipes.TYPICAL_VOCABULARY[config.level] - 1))
+    letters = "".join(chr(2 ** 17 + i) for i in range(recipes.vocabulary(config) - 1))
     text = folder / "text"
     text.write_text(letters * (1 + 2 ** 18 // len(letters)), encoding="utf-8")
     flags = {"preset": name, "presets": asked.get("presets", ""), "level": "char", "data": text,
@@ -1102,7 +1119,8 @@ def bench(asked):
     here = device_named(asked.get("device", "auto"))
     print(f"copying: {copying_speed() / 1e9:.0f} GB/s")
     print(form.format(*columns.split()), flush=True)
-    for name in [o.preset] if o.preset else presets:
+    own_shape = [name for name in presets if not {"rule", "init_from"} & set(presets[name])]
+    for name in [o.preset] if o.preset else own_shape:
         shape, config = recipes.expand(presets, name, gpt.recipe(presets, name)["level"], {}, here)
         costs = recipes.cost(shape, config, here)
         if not o.preset and not costs["fits"]:
@@ -1111,7 +1129,9 @@ def bench(asked):
             continue
         try:
             print(form.format(*measure(name, config, asked, hf)), flush=True)
-        except gpt.UserError:
+        except (gpt.UserError, RuntimeError) as error:
+            if not isinstance(error, gpt.UserError) and not gpt.out_of_memory(error):
+                raise
             print(f"{name:12}  took too long or did not fit", flush=True)
 
 def bench_command(asked):

@@ -7,6 +7,7 @@ machine busy. It says bits per byte of best.pt over the whole held-out tenth. Ru
 again: stop it when you like. The shapes by hand have the dropout that the rule gives to them, too.
 """
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -53,7 +54,8 @@ def main():
     names = ["auto", *BY_HAND]
     print("| text | minutes | auto chose |", " | ".join(names), "| auto over the best |")
     print("|---" * (len(names) + 4) + "|")
-    with ThreadPoolExecutor(asked.jobs) as pool:
+    with ThreadPoolExecutor(asked.jobs) as pool, contextlib.ExitStack() as stop:
+        stop.callback(pool.shutdown, cancel_futures=True)     # Ctrl-C, or a run that fails, ends all
         rows = {(text, minutes): [pool.submit(bits_per_byte, text, minutes, name, asked.out) for name in names]
                 for minutes in asked.minutes for text in asked.texts}
         for (text, minutes), cells in rows.items():
