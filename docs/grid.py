@@ -1,4 +1,4 @@
-"""What --preset auto chooses, beside six shapes chosen by hand: the table in recipes.md.
+"""What --preset auto chooses, beside eight shapes chosen by hand: the table in recipes.md.
 
     python docs/grid.py my.txt other.txt --minutes 2 5 15 --jobs 2
 
@@ -17,9 +17,11 @@ from pathlib import Path
 GPT = str(Path(__file__).resolve().parent.parent / "gpt.py")
 BY_HAND = {
     "3/48 char": "--level char --n_layer 3 --n_head 3 --n_embd 48",
+    "3/96 char": "--level char --n_layer 3 --n_head 3 --n_embd 96",
     "4/128 char": "--level char --n_layer 4 --n_head 4 --n_embd 128",
     "6/192 char": "--level char --n_layer 6 --n_head 6 --n_embd 192",
     "6/256 char": "--level char --n_layer 6 --n_head 8 --n_embd 256",
+    "3/96 bpe": "--level bpe --n_layer 3 --n_head 3 --n_embd 96",
     "4/128 bpe": "--level bpe --n_layer 4 --n_head 4 --n_embd 128",
     "6/192 bpe": "--level bpe --n_layer 6 --n_head 6 --n_embd 192",
 }
