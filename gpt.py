@@ -412,8 +412,7 @@ def command_line(words):
         raise SystemExit
     command, *flags = words
     check_known([command], commands, "unknown command")
-    usage = f"python gpt.py {command} [--OPTION VALUE ...]"
-    parser = Parser(usage=usage, description=commands[command])
+    parser = Parser(usage=f"python gpt.py {command} [--OPTION VALUE ...]", description=commands[command])
     if command == "train":
         parser.add_knobs(ModelConfig.__doc__, knobs(ModelConfig))
         parser.add_knobs(TrainConfig.__doc__, knobs(TrainConfig))
@@ -585,15 +584,16 @@ class WordDecoder(Decoder):
 
 class BPEDecoder(Decoder):
     "A character may be spread over several tokens: its text comes with the last of them."
-    def __init__(self, tokenizer):
-        self.token_bytes = tokenizer.bpe.decode_single_token_bytes
-        self.utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+    unread = b""                                              # the beginning of such a character
 
     def add(self, i):
-        return self.utf8.decode(self.token_bytes(i))
+        unread = self.unread + self.tokenizer.bpe.decode_single_token_bytes(i)
+        text, read = codecs.utf_8_decode(unread, "replace", False)
+        self.unread = unread[read:]
+        return text
 
     def end(self):
-        return self.utf8.decode(b"", final=True)
+        return self.unread.decode("utf-8", "replace")
 
 TOKENIZERS = {"char": CharTokenizer, "word": WordTokenizer, "bpe": BPETokenizer}
 DECODERS = {"char": Decoder, "word": WordDecoder, "bpe": BPEDecoder}

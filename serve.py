@@ -542,7 +542,7 @@ def chat_logprobs(tokens):
 
 def grow(lm, ids, decoder, options, alternatives, offset):
     "num_samples texts that go on from ids, side by side. For each step a list: (row, what is new in it)."
-    texts = [Text(lm.tokenizer, copy_of(decoder), options.stop, alternatives, offset)
+    texts = [Text(lm.tokenizer, copy.copy(decoder), options.stop, alternatives, offset)
              for _ in range(options.num_samples)]
     steps = 0
     for new, logits, _ in gpt.generate(lm, ids, options):
@@ -553,13 +553,6 @@ def grow(lm, ids, decoder, options, alternatives, offset):
             return
     reason = "length" if steps == options.max_new_tokens else "stop"
     yield [(row, text.end(reason)) for row, text in enumerate(texts) if not text.reason]
-
-def copy_of(decoder):
-    "One that goes on by itself."
-    other = copy.copy(decoder)
-    if hasattr(other, "utf8"):                                # BPE's: bytes that wait for their rest
-        other.utf8 = copy.copy(other.utf8)
-    return other
 
 @dataclass
 class Part:

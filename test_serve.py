@@ -4,6 +4,7 @@ Everything here works without a network and without a GPU: servers in this proce
 thousand random weights."""
 
 import base64
+import copy
 import http.client
 import json
 import random
@@ -486,7 +487,7 @@ def test_an_answer_that_is_held_whole_has_a_limit(served):
 def test_several_texts_of_one_prompt_have_decoders_of_their_own():
     lm = model("bpe")
     first = lm.tokenizer.decoder()
-    second = serve.copy_of(first)
+    second = copy.copy(first)
     *begun, last = lm.tokenizer.encode("é")
     assert begun and first.add(begun[0]) == ""
     assert second.end() == "" and first.end() == "\N{REPLACEMENT CHARACTER}"

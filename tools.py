@@ -545,10 +545,7 @@ class Piece(str):
 
 def would_read(decoder, i):
     "The text of a token if it came next. The decoder stays where it is."
-    decoder = copy.copy(decoder)
-    if hasattr(decoder, "utf8"):                              # BPE's: bytes that wait for their rest
-        decoder.utf8 = copy.copy(decoder.utf8)
-    return decoder.add(i)
+    return copy.copy(decoder).add(i)
 
 def xray(lm, prompt, probs=3, **options):
     """Like lm.stream, but token by token, each with .prob, its probability for the model, and .alternatives:
